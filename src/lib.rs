@@ -2,6 +2,9 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod artifact;
 mod error;
+mod layout;
 
+pub use artifact::{Artifact, Group, Layout, ModelKind, Scheme};
 pub use error::{Error, ErrorKind, Result};
