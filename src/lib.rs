@@ -4,6 +4,7 @@
 
 mod artifact;
 mod error;
+mod kernels;
 mod layout;
 
 pub use artifact::{Artifact, Group, Layout, ModelKind, Scheme};

@@ -161,9 +161,10 @@ fn header(file: &Bytes) -> Result<v1::Header> {
 
 fn zeros(file: &[u8], range: std::ops::Range<usize>) -> Result<()> {
     match file[range.clone()].iter().position(|&b| b != 0) {
-        Some(at) => Err(
-            Error::format("a reserved or padding byte is not zero").at((range.start + at) as u64),
-        ),
+        Some(at) => {
+            Err(Error::format("a reserved or padding byte is not zero")
+                .at((range.start + at) as u64))
+        }
         None => Ok(()),
     }
 }
@@ -175,9 +176,8 @@ fn sections(file: &Bytes, header: &v1::Header) -> Result<Vec<Section>> {
     let mut end = v1::PREAMBLE as u64 + header_length;
     let mut sections = Vec::with_capacity(header.sections.len());
     for (index, entry) in header.sections.iter().enumerate() {
-        let fail = |message: String| {
-            Error::format(format!("section {index}: {message}")).at(entry.offset)
-        };
+        let fail =
+            |message: String| Error::format(format!("section {index}: {message}")).at(entry.offset);
         let kind = known(
             SectionKind::from_id(entry.kind),
             entry.flags,
@@ -204,10 +204,11 @@ fn sections(file: &Bytes, header: &v1::Header) -> Result<Vec<Section>> {
                     entry.length
                 ))
             })?;
-        let previous_end = sections.last().map_or(
-            v1::PREAMBLE + header_length as usize,
-            |s: &Section| s.offset as usize + s.bytes.len(),
-        );
+        let previous_end = sections
+            .last()
+            .map_or(v1::PREAMBLE + header_length as usize, |s: &Section| {
+                s.offset as usize + s.bytes.len()
+            });
         zeros(file, previous_end..start as usize)?;
         let bytes = file
             .slice(entry.offset as usize..end as usize)
@@ -471,12 +472,16 @@ impl TensorReader<'_> {
             StoredZero::Tensor(body.zero_point as i8)
         } else {
             if body.zero_point != 0 {
-                return Err(Error::format("a zero point for the tensor and for its rows"));
+                return Err(Error::format(
+                    "a zero point for the tensor and for its rows",
+                ));
             }
             let points = self.section(body.zero_points, SectionKind::ZeroPoints, Some(rows))?;
             let typed: &[i8] = points.typed();
             if let Some(z) = typed.iter().find(|&&z| !zeros.contains(&i32::from(z))) {
-                return Err(Error::format(format!("zero point {z} is outside {zeros:?}")));
+                return Err(Error::format(format!(
+                    "zero point {z} is outside {zeros:?}"
+                )));
             }
             StoredZero::Row(points)
         };

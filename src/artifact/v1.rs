@@ -273,7 +273,10 @@ mod tests {
                 name: "w".into(),
                 group: 2,
                 shape: vec![3],
-                layout: Record { id: 1, body: vec![] },
+                layout: Record {
+                    id: 1,
+                    body: vec![],
+                },
                 scheme: Record {
                     id: 1,
                     body: encode(&DenseBody { values: 5 }).unwrap(),

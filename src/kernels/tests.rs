@@ -1,0 +1,522 @@
+//! Every kernel that the machine can run, against the naive reference, around every block edge.
+
+use half::f16;
+use proptest::prelude::*;
+
+use super::elementwise::{self, Activation};
+use super::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero, reference};
+use crate::layout::INT8_GROUP;
+
+/// A small generator of its own, so that a failure is the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn int8(&mut self) -> i8 {
+        ((self.next() % 255) as i16 - 127) as i8
+    }
+
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Pq { block: usize },
+    Int4,
+    Int8,
+    F16,
+    F32,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::Pq { block: 1 },
+    Kind::Pq { block: 2 },
+    Kind::Pq { block: 3 },
+    Kind::Pq { block: 4 },
+    Kind::Pq { block: 5 },
+    Kind::Pq { block: 8 },
+    Kind::Pq { block: 16 },
+    Kind::Pq { block: 25 },
+    Kind::Int4,
+    Kind::Int8,
+    Kind::F16,
+    Kind::F32,
+];
+
+/// Owns what [`Weights`] borrows.
+struct Case {
+    out_features: usize,
+    in_features: usize,
+    kind: Kind,
+    bytes: Vec<u8>,
+    int8: Vec<i8>,
+    f16: Vec<f16>,
+    f32: Vec<f32>,
+    book: Codebook,
+    row_scale: Option<Vec<f16>>,
+    zeros: Option<Vec<i8>>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Case {
+    /// `extreme`: all integers are 127 or -127.
+    fn new(kind: Kind, out_features: usize, in_features: usize, seed: u64, extreme: bool) -> Self {
+        let mut random = Random(seed);
+        let sign = |r: u64| if r % 2 == 0 { 127 } else { -127 };
+        let mut int8 = |n: usize| -> Vec<i8> {
+            (0..n)
+                .map(|_| {
+                    if extreme {
+                        sign(random.next())
+                    } else {
+                        random.int8()
+                    }
+                })
+                .collect()
+        };
+        let mut case = Self {
+            out_features,
+            in_features,
+            kind,
+            bytes: Vec::new(),
+            int8: Vec::new(),
+            f16: Vec::new(),
+            f32: Vec::new(),
+            book: Codebook::int4(8),
+            row_scale: None,
+            zeros: None,
+            bias: None,
+        };
+        match kind {
+            Kind::Pq { block } => {
+                case.book = if seed % 2 == 0 {
+                    Codebook::from_int8(&int8(256 * block), block, 0.01)
+                } else {
+                    let values: Vec<_> = (0..256 * block)
+                        .map(|_| f16::from_f32(random.float()))
+                        .collect();
+                    Codebook::from_f16(&values, block)
+                };
+                let n = out_features * in_features.div_ceil(block);
+                case.bytes = (0..n).map(|_| random.next() as u8).collect();
+            }
+            Kind::Int4 => {
+                let units = in_features.div_ceil(2);
+                case.bytes = (0..out_features * units)
+                    .map(|_| random.next() as u8)
+                    .collect();
+                if seed % 3 == 0 {
+                    case.book = Codebook::int4(0);
+                    case.zeros = Some(
+                        (0..out_features)
+                            .map(|_| (random.next() % 16) as i8)
+                            .collect(),
+                    );
+                }
+            }
+            Kind::Int8 => {
+                case.int8 = int8(out_features * in_features.div_ceil(INT8_GROUP) * INT8_GROUP);
+                if seed % 3 == 0 {
+                    case.zeros = Some(int8(out_features));
+                }
+            }
+            Kind::F16 => {
+                case.f16 = (0..out_features * in_features)
+                    .map(|_| f16::from_f32(random.float()))
+                    .collect();
+            }
+            Kind::F32 => {
+                case.f32 = (0..out_features * in_features)
+                    .map(|_| random.float())
+                    .collect();
+            }
+        }
+        if seed % 5 < 2 {
+            case.row_scale = Some(
+                (0..out_features)
+                    .map(|_| f16::from_f32(random.float().abs()))
+                    .collect(),
+            );
+        }
+        if seed % 4 != 1 {
+            case.bias = Some((0..out_features).map(|_| random.float()).collect());
+        }
+        case
+    }
+
+    fn weights(&self, int8: bool) -> Weights<'_> {
+        let book = &self.book;
+        let (codes, scale) = match self.kind {
+            Kind::Pq { .. } | Kind::Int4 => (
+                Codes::Pq {
+                    codes: &self.bytes,
+                    book,
+                },
+                if int8 {
+                    book.int8_scale
+                } else {
+                    book.f32_scale
+                },
+            ),
+            Kind::Int8 => (Codes::Int8(&self.int8), 0.013),
+            Kind::F16 => (Codes::F16(&self.f16), 1.0),
+            Kind::F32 => (Codes::F32(&self.f32), 1.0),
+        };
+        Weights {
+            out_features: self.out_features,
+            in_features: self.in_features,
+            codes,
+            scale,
+            row_scale: self.row_scale.as_deref(),
+            zero: self.zeros.as_deref().map_or(Zero::Tensor(0), Zero::Row),
+            bias: self.bias.as_deref(),
+        }
+    }
+
+    fn has_int8(&self) -> bool {
+        !matches!(self.kind, Kind::F16 | Kind::F32)
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Both modes, every instruction set, 1 and 2 threads, against the reference.
+fn check(case: &Case, rows: usize, seed: u64) {
+    let mut random = Random(seed ^ 0xabcd);
+    let x: Vec<f32> = (0..rows * case.in_features)
+        .map(|_| random.float())
+        .collect();
+    let quantized = QuantizedRows::quantize(&x, case.in_features);
+    let what = (case.kind, case.out_features, case.in_features, rows);
+    for isa in Isa::available() {
+        for threads in [1, 2] {
+            let threads = Threads(threads);
+            let mut y = vec![f32::NAN; rows * case.out_features];
+            if case.has_int8() {
+                let weights = case.weights(true);
+                super::linear_int8(isa, threads, &weights, &quantized, &mut y);
+                let expected = reference::linear_int8(&weights, &quantized);
+                assert_eq!(bits(&y), bits(&expected), "{} {what:?}", isa.name());
+            }
+            let weights = case.weights(false);
+            y.fill(f32::NAN);
+            super::linear_f32(isa, threads, &weights, &x, &mut y);
+            for (i, (&y, (exact, magnitude))) in y
+                .iter()
+                .zip(reference::linear_f32(&weights, &x))
+                .enumerate()
+            {
+                // n additions in f32, each off by half a unit in the last place at most.
+                let bound = magnitude * 6e-8 * (case.in_features as f64 + 4.0) + 1e-30;
+                let error = (f64::from(y) - exact).abs();
+                assert!(
+                    error <= bound,
+                    "{} {what:?} [{i}]: {error} > {bound}",
+                    isa.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn products_equal_the_reference_around_tile_edges() {
+    for kind in KINDS {
+        for (seed, out) in [1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257]
+            .into_iter()
+            .enumerate()
+        {
+            let case = Case::new(kind, out, 37, seed as u64, false);
+            check(&case, 1 + seed % 6, seed as u64);
+        }
+    }
+}
+
+#[test]
+fn products_equal_the_reference_around_block_edges() {
+    for kind in KINDS {
+        for (seed, columns) in [1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 25, 26, 63, 64, 65, 130]
+            .into_iter()
+            .enumerate()
+        {
+            let case = Case::new(kind, 70, columns, seed as u64, false);
+            check(&case, 1 + seed % 5, seed as u64);
+        }
+    }
+}
+
+#[test]
+fn products_equal_the_reference_for_every_number_of_rows() {
+    for kind in KINDS {
+        let case = Case::new(kind, 41, 19, 6, false);
+        for rows in 1..=17 {
+            check(&case, rows, rows as u64);
+        }
+        // Wide enough for the lookup tables.
+        let case = Case::new(kind, 300, 40, 7, false);
+        for rows in 1..=4 {
+            check(&case, rows, rows as u64);
+        }
+    }
+}
+
+#[test]
+fn the_widest_extreme_sum_does_not_overflow() {
+    for kind in [Kind::Pq { block: 8 }, Kind::Int8] {
+        for (seed, out) in [(0, 2), (0, 256)] {
+            let mut case = Case::new(kind, out, 1 << 16, seed, true);
+            // All of one sign: the sum is 65,536 * 127 * 127, and as much again by the zero point.
+            case.int8.fill(127);
+            case.zeros = case.zeros.map(|z| vec![-127; z.len()]);
+            if let Kind::Pq { block } = kind {
+                case.book = Codebook::from_int8(&vec![127; 256 * block], block, 0.01);
+            }
+            let x = vec![1.0; 1 << 16];
+            let quantized = QuantizedRows::quantize(&x, 1 << 16);
+            let weights = case.weights(true);
+            for isa in Isa::available() {
+                let mut y = vec![0.0; out];
+                super::linear_int8(isa, Threads(1), &weights, &quantized, &mut y);
+                let expected = reference::linear_int8(&weights, &quantized);
+                assert_eq!(bits(&y), bits(&expected));
+                assert!(y[0] > 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn both_ways_agree_bit_for_bit() {
+    for block in [4, 5, 8, 16] {
+        let case = Case::new(Kind::Pq { block }, 321, 83, 4, false);
+        let weights = case.weights(true);
+        let Codes::Pq { codes, book } = &weights.codes else {
+            unreachable!()
+        };
+        let mut random = Random(9);
+        for rows in 1..=5 {
+            let x: Vec<f32> = (0..rows * 83).map(|_| random.float()).collect();
+            let x = QuantizedRows::quantize(&x, 83);
+            let (mut a, mut b) = (vec![0.0; rows * 321], vec![1.0; rows * 321]);
+            for isa in Isa::available() {
+                super::dispatch!(isa, micro => {
+                    super::lut::linear(micro, Threads(1), &weights, codes, book, &x, &mut a);
+                    super::gemm::linear_int8(micro, Threads(1), &weights, &x, &mut b);
+                });
+                assert_eq!(bits(&a), bits(&b));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    for kind in KINDS {
+        let case = Case::new(kind, 270, 45, 8, false);
+        let mut random = Random(3);
+        let x: Vec<f32> = (0..11 * 45).map(|_| random.float()).collect();
+        for isa in Isa::available() {
+            for int8 in [true, false] {
+                if int8 && !case.has_int8() {
+                    continue;
+                }
+                let weights = case.weights(int8);
+                let run = |x: &[f32]| {
+                    let mut y = vec![0.0; x.len() / 45 * 270];
+                    if int8 {
+                        let x = QuantizedRows::quantize(x, 45);
+                        super::linear_int8(isa, Threads(1), &weights, &x, &mut y);
+                    } else {
+                        super::linear_f32(isa, Threads(1), &weights, x, &mut y);
+                    }
+                    bits(&y)
+                };
+                let all = run(&x);
+                for (row, x) in x.chunks_exact(45).enumerate() {
+                    assert_eq!(run(x), &all[row * 270..][..270], "{kind:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_quantize_within_half_a_step() {
+    let mut random = Random(5);
+    for columns in [1, 5, 8, 13, 64] {
+        let x: Vec<f32> = (0..3 * columns).map(|_| random.float() * 50.0).collect();
+        let q = QuantizedRows::quantize(&x, columns);
+        for r in 0..3 {
+            assert_eq!(
+                q.sum(r),
+                q.row(r).iter().map(|&v| i32::from(v)).sum::<i32>()
+            );
+            for (&x, &q8) in x[r * columns..].iter().zip(q.row(r)) {
+                assert!((x - f32::from(q8) * q.scale(r)).abs() <= q.scale(r) * 0.5001);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_zeros_and_non_finite_rows_are_defined() {
+    let mut x = vec![0.0; 40];
+    x[12] = f32::NAN;
+    x[25] = f32::INFINITY;
+    x[30] = 1e-42;
+    let q = QuantizedRows::quantize(&x, 10);
+    assert_eq!(q.scale(0), 0.0);
+    assert!(q.scale(1).is_nan() && q.scale(2).is_nan());
+    assert!(q.scale(3).is_finite());
+    let case = Case::new(Kind::Pq { block: 8 }, 9, 10, 0, false);
+    let weights = case.weights(true);
+    let mut y = vec![0.0; 4 * 9];
+    for isa in Isa::available() {
+        super::linear_int8(isa, Threads(1), &weights, &q, &mut y);
+        assert!(y[9..27].iter().all(|v| v.is_nan()));
+        assert!(
+            y[..9]
+                .iter()
+                .zip(weights.bias.unwrap())
+                .all(|(a, b)| a == b)
+        );
+    }
+}
+
+/// Largest absolute error of `f` against `exact` over a fine grid, relative to `max(1, |x|)`.
+fn error_of(f: impl Fn(&mut [f32]), exact: impl Fn(f64) -> f64) -> f64 {
+    let x: Vec<f32> = (-80_000..80_000).map(|i| i as f32 * 2.5e-4).collect();
+    let mut y = x.clone();
+    f(&mut y);
+    x.iter().zip(&y).fold(0f64, |worst, (&x, &y)| {
+        let x = f64::from(x);
+        worst.max((f64::from(y) - exact(x)).abs() / x.abs().max(1.0))
+    })
+}
+
+/// erf by its Taylor series, and by its complement's continued fraction further out.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 3.0 {
+        let a = x.abs();
+        let tail = (1..60).rev().fold(0.0, |f, k| f64::from(k) / 2.0 / (a + f));
+        let value = 1.0 - (-a * a).exp() / (a + tail) / std::f64::consts::PI.sqrt();
+        return value.copysign(x);
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..80 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+#[test]
+fn activations_stay_within_their_stated_errors() {
+    let run = |a| move |values: &mut [f32]| elementwise::activate(a, values);
+    let tanh = |x: f64| x.tanh();
+    let cases: [(Activation, &dyn Fn(f64) -> f64); 5] = [
+        (Activation::Gelu, &|x| {
+            0.5 * x * (1.0 + erf(x / 2f64.sqrt()))
+        }),
+        (Activation::GeluTanh, &|x| {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + tanh(inner))
+        }),
+        (Activation::Relu, &|x| x.max(0.0)),
+        (Activation::Silu, &|x| x / (1.0 + (-x).exp())),
+        (Activation::Tanh, &tanh),
+    ];
+    for (activation, exact) in cases {
+        let error = error_of(run(activation), exact);
+        assert!(error <= 4e-7, "{activation:?}: {error:e}");
+    }
+    let relative = error_of(
+        |values| {
+            for chunk in values.chunks_mut(8) {
+                let e = elementwise::exp(elementwise::in_lanes(chunk)).to_array();
+                chunk.copy_from_slice(&e[..chunk.len()]);
+            }
+            values.iter_mut().enumerate().for_each(|(i, v)| {
+                let x = f64::from((i as i32 - 80_000) as f32 * 2.5e-4);
+                *v = (f64::from(*v) / x.exp() - 1.0) as f32;
+            });
+        },
+        |_| 0.0,
+    );
+    assert!(relative <= 2e-7, "exp: {relative:e}");
+}
+
+#[test]
+fn non_finite_values_do_not_pass_for_numbers() {
+    for activation in [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Silu,
+        Activation::Tanh,
+    ] {
+        let mut values = [f32::NAN, 1.0];
+        elementwise::activate(activation, &mut values);
+        assert!(
+            values[0].is_nan() && values[1].is_finite(),
+            "{activation:?}"
+        );
+    }
+    let mut scores = [1.0, f32::NAN, 2.0];
+    elementwise::softmax(&mut scores, 1.0);
+    assert!(scores.iter().all(|s| s.is_nan()));
+}
+
+#[test]
+fn layer_norm_and_softmax_equal_their_formulas() {
+    let mut random = Random(77);
+    for n in [1, 3, 8, 9, 36, 64, 100, 768] {
+        let x: Vec<f32> = (0..n).map(|_| random.float() * 3.0 + 1.0).collect();
+        let weight: Vec<f32> = (0..n).map(|_| random.float()).collect();
+        let bias: Vec<f32> = (0..n).map(|_| random.float()).collect();
+        let mut y = x.clone();
+        elementwise::layer_norm(&mut y, &weight, &bias, 1e-5);
+        let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
+        let variance = x
+            .iter()
+            .map(|&v| (f64::from(v) - mean).powi(2))
+            .sum::<f64>()
+            / n as f64;
+        for i in 0..n {
+            let exact = (f64::from(x[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[i])
+                + f64::from(bias[i]);
+            assert!((f64::from(y[i]) - exact).abs() < 2e-6, "{n}");
+        }
+        let mut y = x.clone();
+        elementwise::softmax(&mut y, 0.7);
+        let total: f64 = x.iter().map(|&v| (0.7 * f64::from(v)).exp()).sum();
+        for i in 0..n {
+            let exact = (0.7 * f64::from(x[i])).exp() / total;
+            assert!((f64::from(y[i]) - exact).abs() < 5e-7, "{n}");
+        }
+        elementwise::normalize(&mut y);
+        let norm: f64 = y.iter().map(|&v| f64::from(v).powi(2)).sum();
+        assert!((norm - 1.0).abs() < 1e-6);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn any_shape_equals_the_reference(
+        kind in 0..KINDS.len(), out in 1usize..200, columns in 1usize..150,
+        rows in 1usize..10, seed in any::<u64>(), extreme in any::<bool>(),
+    ) {
+        check(&Case::new(KINDS[kind], out, columns, seed, extreme), rows, seed);
+    }
+}
