@@ -350,14 +350,10 @@ mod tests {
 
     #[test]
     fn byte_level_has_robertas_size_and_special_ids() {
-        let start = std::time::Instant::now();
         let json = byte_level_bpe(ROBERTA_SIZE).unwrap();
-        println!("{} bytes in {:?}", json.len(), start.elapsed());
         assert!(json.len() < 1_400_000);
         assert_eq!(json, byte_level_bpe(ROBERTA_SIZE).unwrap());
-        let start = std::time::Instant::now();
         let tokenizer = Tokenizer::from_json(&json).unwrap();
-        println!("loaded in {:?}", start.elapsed());
         assert_eq!(tokenizer.vocab_size(), ROBERTA_SIZE);
         assert_eq!(tokenizer.max_id() as usize, ROBERTA_SIZE - 1);
         assert_eq!(ids(&tokenizer, ""), [0, 2]);
@@ -366,7 +362,6 @@ mod tests {
             [0, 0, 1, 2, 3, 50264, 2]
         );
         let tokens = ids(&tokenizer, TEXT).len();
-        println!("{} characters, {tokens} tokens", TEXT.len());
         assert!(tokens < TEXT.len() / 2);
         let every_char: String = ('\0'..'\u{3000}').collect();
         assert!(!ids(&tokenizer, &every_char).contains(&3));
@@ -375,13 +370,11 @@ mod tests {
     #[test]
     fn wordpiece_has_berts_size_and_special_ids() {
         let json = wordpiece(BERT_SIZE).unwrap();
-        println!("{} bytes", json.len());
         let tokenizer = Tokenizer::from_json(&json).unwrap();
         assert_eq!(tokenizer.vocab_size(), BERT_SIZE);
         assert_eq!(tokenizer.max_id() as usize, BERT_SIZE - 1);
         assert_eq!(ids(&tokenizer, "[PAD][UNK][MASK]"), [101, 0, 100, 103, 102]);
         let tokens = ids(&tokenizer, TEXT).len();
-        println!("{} characters, {tokens} tokens", TEXT.len());
         assert!(tokens < TEXT.len() / 2);
         for a in '\0'..='\x7f' {
             for b in '\0'..='\x7f' {

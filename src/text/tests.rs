@@ -154,7 +154,8 @@ fn contradictory_files_are_refused() {
     let template =
         json!({"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}});
     let named = json!([{"SpecialToken": {"id": "[X]", "type_id": 0}}]);
-    let cases: &[(&str, &[(&str, Value)], &str)] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, Value)], &'a str);
+    let cases: &[Case] = &[
         (
             "merge part",
             &[("/model", bpe.clone()), ("/model/merges", json!(["a c"]))],
