@@ -3,9 +3,24 @@
 #![warn(missing_docs)]
 
 mod artifact;
+#[cfg(feature = "convert")]
+pub mod convert;
 mod error;
 mod kernels;
 mod layout;
+mod models;
+mod nn;
+#[cfg(feature = "text")]
+mod pipeline;
+#[cfg(feature = "text")]
+mod text;
 
 pub use artifact::{Artifact, Group, Layout, ModelKind, Scheme};
 pub use error::{Error, ErrorKind, Result};
+pub use nn::Mode;
+#[cfg(feature = "text")]
+pub use pipeline::{
+    Classification, Embedding, LabelScore, Options, SentenceEmbedder, TextClassifier,
+};
+#[cfg(feature = "text")]
+pub use text::Truncation;

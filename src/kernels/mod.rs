@@ -18,6 +18,7 @@
 //! in.
 #![allow(unsafe_code)]
 
+pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 mod isa;

@@ -1,0 +1,3 @@
+//! Models: a config, the layers it asks for, and the forward pass.
+
+pub(crate) mod encoder;

@@ -1,0 +1,167 @@
+//! Layers over checked tensors: linear, embedding, layer norm, attention.
+//!
+//! A layer points at the bytes of the open artifact. All that is made at open are small tables: the
+//! codebooks in the kernels' form (256 rows each) and `f16` vectors as `f32`.
+
+mod attention;
+mod embedding;
+mod linear;
+mod norm;
+
+pub(crate) use attention::self_attention;
+pub(crate) use embedding::Embedding;
+pub(crate) use linear::{Input, Linear};
+pub(crate) use norm::Norm;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::artifact::{Artifact, Bytes, Layout, StoredCodebook, Tensor, Values};
+use crate::error::{Error, Result};
+use crate::kernels::{Codebook, Isa, Threads};
+
+/// How linear layers treat their input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Activations are rounded to 8 bits, each row (token) with a scale of its own, and multiplied
+    /// with `int8` centroids in exact integer arithmetic. Applies to tensors stored as `pq`,
+    /// `int8` or `int4` (`f16` codebooks are rounded to `int8` at open); tensors stored as `f16` or
+    /// `f32` are multiplied in `f32`.
+    #[default]
+    Int8,
+    /// Activations stay `f32` everywhere.
+    Exact,
+}
+
+impl Mode {
+    /// `int8` or `exact`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Int8 => "int8",
+            Mode::Exact => "exact",
+        }
+    }
+}
+
+/// How a forward pass runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context {
+    pub(crate) isa: Isa,
+    pub(crate) threads: Threads,
+    pub(crate) mode: Mode,
+}
+
+/// Builds layers from the tensors of an artifact, and makes each shared codebook once.
+pub(crate) struct Loader<'a> {
+    artifact: &'a Artifact,
+    books: HashMap<*const u8, Arc<Codebook>>,
+    taken: HashSet<&'a str>,
+}
+
+impl<'a> Loader<'a> {
+    pub(crate) fn new(artifact: &'a Artifact) -> Self {
+        Self {
+            artifact,
+            books: HashMap::new(),
+            taken: HashSet::new(),
+        }
+    }
+
+    /// The tensor `name`, which must have this layout and shape.
+    pub(crate) fn tensor(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        shape: &[usize],
+    ) -> Result<&'a Tensor> {
+        let tensor = self.artifact.tensor(name)?;
+        tensor
+            .expect(layout, shape)
+            .map_err(|e| self.artifact.locate(e))?;
+        self.taken.insert(&tensor.name);
+        Ok(tensor)
+    }
+
+    /// A vector of `n` values.
+    pub(crate) fn vector(&mut self, name: &str, n: usize) -> Result<Vector> {
+        let tensor = self.tensor(name, Layout::Vector, &[n])?;
+        Ok(match &tensor.values {
+            Values::F32(bytes) => Vector(Stored::InPlace(bytes.clone())),
+            Values::F16(bytes) => Vector(Stored::Expanded(
+                bytes
+                    .typed::<half::f16>()
+                    .iter()
+                    .map(|v| v.to_f32())
+                    .collect(),
+            )),
+            _ => unreachable!("the reader admits f32 and f16 vectors only"),
+        })
+    }
+
+    /// The kernels' tables for a stored codebook.
+    fn codebook(&mut self, stored: &StoredCodebook, block: usize) -> Arc<Codebook> {
+        let (key, make): (_, &dyn Fn() -> Codebook) = match stored {
+            StoredCodebook::Int8 { values, scale } => (values.as_ptr(), &|| {
+                Codebook::from_int8(values.typed(), block, *scale)
+            }),
+            StoredCodebook::F16(values) => (values.as_ptr(), &|| {
+                Codebook::from_f16(values.typed(), block)
+            }),
+        };
+        // A codebook section that is shared under another block size or scale is a new table.
+        if let Some(book) = self.books.get(&key) {
+            let scale = match stored {
+                StoredCodebook::Int8 { scale, .. } => *scale,
+                StoredCodebook::F16(_) => 1.0,
+            };
+            if book.block == block && book.f32_scale == scale {
+                return book.clone();
+            }
+        }
+        let book = Arc::new(make());
+        self.books.insert(key, book.clone());
+        book
+    }
+
+    /// Fails if the artifact has a tensor that no layer took.
+    pub(crate) fn finish(self) -> Result<()> {
+        let left = |tensor: &&Tensor| !self.taken.contains(tensor.name.as_str());
+        match self.artifact.tensors().iter().find(left) {
+            Some(tensor) => Err(self.artifact.locate(
+                Error::format("the model has no such tensor")
+                    .in_tensor(tensor.name.escape_debug().to_string()),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `f32` values of a vector, in place where they are stored as such.
+pub(crate) struct Vector(Stored);
+
+enum Stored {
+    InPlace(Bytes),
+    Expanded(Vec<f32>),
+}
+
+impl std::ops::Deref for Vector {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Stored::InPlace(bytes) => bytes.typed(),
+            Stored::Expanded(values) => values,
+        }
+    }
+}
+
+/// Row factors of a tensor, if it has any.
+fn row_scale(bytes: &Option<Bytes>) -> Option<&[half::f16]> {
+    bytes.as_ref().map(|bytes| bytes.typed())
+}
+
+/// `{prefix}.{name}`
+pub(crate) fn join(prefix: &str, name: &str) -> String {
+    format!("{prefix}.{name}")
+}

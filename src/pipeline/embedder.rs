@@ -1,0 +1,104 @@
+//! One vector for each text.
+
+use std::path::Path;
+
+use super::{Options, TextModel, Texts};
+use crate::artifact::Artifact;
+use crate::error::{Error, ErrorKind, Result};
+use crate::models::encoder::Task;
+
+/// Embeds texts, in the way that the artifact says: pooling, and whether vectors have norm 1.
+///
+/// It is `Send + Sync`; any number of threads may call it at a time. A text's result is
+/// bit-identical alone and in any batch, and with any number of threads.
+pub struct SentenceEmbedder {
+    model: TextModel,
+}
+
+/// The vector of a text.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Embedding {
+    /// `[dimensions]`
+    pub vector: Vec<f32>,
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// Number of tokens, special tokens included.
+    pub tokens: usize,
+    /// Whether the text was cut to the limit.
+    pub truncated: bool,
+}
+
+impl SentenceEmbedder {
+    /// Maps the file at `path`, with default [`Options`].
+    ///
+    /// # Errors
+    /// As for [`Artifact::open`] and [`SentenceEmbedder::new`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::new(Artifact::open(path)?, Options::default())
+    }
+
+    /// An embedder on an open artifact.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the artifact holds something other than an embedding model,
+    /// [`ErrorKind::Format`] if its tensors do not fit its config, [`ErrorKind::Config`] or
+    /// [`ErrorKind::Isa`] if an option cannot be met.
+    pub fn new(artifact: Artifact, options: Options) -> Result<Self> {
+        let model = TextModel::new(artifact, options)?;
+        match model.encoder.config.task {
+            Task::Embedding { .. } => Ok(Self { model }),
+            Task::Classification { .. } => Err(model.artifact.locate(Error::new(
+                ErrorKind::Unsupported,
+                "the file holds a classifier and not an embedding model",
+            ))),
+        }
+    }
+
+    /// Number of values of a vector.
+    pub fn dimensions(&self) -> usize {
+        self.model.encoder.config.hidden
+    }
+
+    /// The most tokens of a text, special tokens included.
+    pub fn max_length(&self) -> usize {
+        self.model.limit
+    }
+
+    /// The instruction set in use, as `bench` prints it.
+    pub fn isa(&self) -> &'static str {
+        self.model.context.isa.name()
+    }
+
+    /// Embeds each text. Results are in the order of `texts`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLong`], naming the text by its number from 0, if one has too many tokens
+    /// and is not to be cut.
+    pub fn embed(&self, texts: &[&str]) -> Result<Vec<Embedding>> {
+        self.run(&Texts::Single(texts))
+    }
+
+    /// Embeds each pair of texts as one input.
+    ///
+    /// # Errors
+    /// As for [`SentenceEmbedder::embed`].
+    pub fn embed_pairs(&self, pairs: &[(&str, &str)]) -> Result<Vec<Embedding>> {
+        self.run(&Texts::Pairs(pairs))
+    }
+
+    fn run(&self, texts: &Texts) -> Result<Vec<Embedding>> {
+        let results = self.model.run(texts, |encoder, context, batch| {
+            encoder.embed(context, batch)
+        })?;
+        Ok(results
+            .into_iter()
+            .map(|(encoded, vector)| Embedding {
+                vector,
+                tokens: encoded.tokens,
+                truncated: encoded.truncated,
+                ids: encoded.ids,
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,98 @@
+//! How a pipeline runs.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::nn::Mode;
+use crate::text::Truncation;
+
+/// Options of a pipeline.
+///
+/// ```
+/// use centroid::{Mode, Options, Truncation};
+/// let options = Options::new()
+///     .threads(2)
+///     .mode(Mode::Exact)
+///     .truncation(Truncation::Truncate);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    threads: usize,
+    pool: Option<Arc<rayon::ThreadPool>>,
+    pub(super) mode: Mode,
+    pub(super) max_length: Option<usize>,
+    pub(super) truncation: Truncation,
+    pub(super) isa: Option<String>,
+}
+
+impl Options {
+    /// One thread a processor, mode [`Mode::Int8`], the model's own limit of tokens,
+    /// [`Truncation::Error`] beyond it, the fastest instruction set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many threads a call may use; 0, the default, is as many as the process may run on (its
+    /// affinity and the quota of its control group). Results do not depend on it.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Runs in this pool instead of one of the pipeline's own; its size replaces
+    /// [`threads`](Self::threads).
+    pub fn thread_pool(mut self, pool: Arc<rayon::ThreadPool>) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// How linear layers treat their input.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The most tokens of a text, special tokens included. More than the model has is an error
+    /// when the pipeline is made.
+    pub fn max_length(mut self, tokens: usize) -> Self {
+        self.max_length = Some(tokens);
+        self
+    }
+
+    /// What happens to texts with more tokens.
+    pub fn truncation(mut self, truncation: Truncation) -> Self {
+        self.truncation = truncation;
+        self
+    }
+
+    /// The instruction set by name, over the environment variable `CENTROID_ISA`.
+    pub fn isa(mut self, name: impl Into<String>) -> Self {
+        self.isa = Some(name.into());
+        self
+    }
+
+    /// The pool to run in, if more than one thread is to, and the number of threads.
+    pub(super) fn pool(&self) -> Result<(Option<Arc<rayon::ThreadPool>>, usize)> {
+        if let Some(pool) = &self.pool {
+            return Ok((Some(pool.clone()), pool.current_num_threads()));
+        }
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        if threads == 1 {
+            return Ok((None, 1));
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("centroid-{i}"))
+            .build()
+            .map_err(|e| {
+                Error::new(
+                    ErrorKind::Config,
+                    format!("{threads} threads cannot be started: {e}"),
+                )
+            })?;
+        Ok((Some(Arc::new(pool)), threads))
+    }
+}

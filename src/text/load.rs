@@ -1,0 +1,409 @@
+//! From the bytes of a `tokenizer.json` to a working tokenizer.
+//!
+//! The file comes from strangers. The `tokenizers` crate reads it with `serde` and then trusts it:
+//! merges that spell no token, or templates that name an undefined special token, panic. It also
+//! builds a tree of JSON values first, which takes longer than all the rest of opening a model.
+//! So the bulk (vocabulary and merges) is read and checked here, and the small steps around it
+//! are checked as JSON before the crate sees them.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use tokenizers::models::bpe::{BpeBuilder, Merges, Vocab};
+use tokenizers::models::wordpiece::WordPieceBuilder;
+use tokenizers::{
+    AddedToken, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    Tokenizer,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Ids from here on are refused: no embedding has that many rows, and added tokens count up from
+/// the largest one.
+const ID_LIMIT: u32 = 1 << 30;
+
+const NORMALIZERS: &[&str] = &[
+    "BertNormalizer",
+    "Strip",
+    "StripAccents",
+    "NFC",
+    "NFD",
+    "NFKC",
+    "NFKD",
+    "Sequence",
+    "Lowercase",
+    "Nmt",
+    "Replace",
+    "Prepend",
+    "ByteLevel",
+];
+const PRE_TOKENIZERS: &[&str] = &[
+    "BertPreTokenizer",
+    "ByteLevel",
+    "CharDelimiterSplit",
+    "Metaspace",
+    "Whitespace",
+    "Sequence",
+    "Split",
+    "Punctuation",
+    "WhitespaceSplit",
+    "Digits",
+    "UnicodeScripts",
+];
+const POST_PROCESSORS: &[&str] = &[
+    "RobertaProcessing",
+    "BertProcessing",
+    "ByteLevel",
+    "TemplateProcessing",
+    "Sequence",
+];
+
+pub(super) struct Loaded {
+    pub(super) inner: Tokenizer,
+    /// The largest id of the vocabulary and the added tokens.
+    pub(super) max_id: u32,
+}
+
+#[derive(serde::Deserialize)]
+struct File {
+    version: Option<String>,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    normalizer: Option<Value>,
+    pre_tokenizer: Option<Value>,
+    post_processor: Option<Value>,
+    model: Model,
+}
+
+#[derive(serde::Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
+}
+
+/// The fields of both models; those of the other one are absent.
+#[derive(serde::Deserialize)]
+struct Model {
+    r#type: Option<String>,
+    vocab: Pairs,
+    merges: Option<Vec<Merge>>,
+    unk_token: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    max_input_chars_per_word: Option<usize>,
+    dropout: Option<f32>,
+    fuse_unk: Option<bool>,
+    byte_fallback: Option<bool>,
+    ignore_merges: Option<bool>,
+}
+
+pub(super) fn from_json(bytes: &[u8]) -> Result<Loaded> {
+    let file: File =
+        serde_json::from_slice(bytes).map_err(|e| bad(format!("not a tokenizer.json: {e}")))?;
+    if let Some(version) = file.version.filter(|v| v != "1.0") {
+        return Err(unsupported(format!("version {version:?} (1.0 is known)")));
+    }
+    let (model, mut max_id) = file.model.build()?;
+    let mut inner = Tokenizer::new(model);
+    if let Some(step) = &file.normalizer {
+        check_step(step, "normalizer", "normalizers", NORMALIZERS)?;
+        let step: NormalizerWrapper = convert(step, "normalizer")?;
+        inner
+            .with_normalizer(Some(step))
+            .map_err(|e| bad(format!("tokenizer.json: normalizer: {e}")))?;
+    }
+    if let Some(step) = &file.pre_tokenizer {
+        check_step(step, "pre_tokenizer", "pretokenizers", PRE_TOKENIZERS)?;
+        let step: PreTokenizerWrapper = convert(step, "pre_tokenizer")?;
+        inner.with_pre_tokenizer(Some(step));
+    }
+    if let Some(step) = &file.post_processor {
+        check_step(step, "post_processor", "processors", POST_PROCESSORS)?;
+        let step: PostProcessorWrapper = convert(step, "post_processor")?;
+        inner.with_post_processor(Some(step));
+    }
+
+    let mut wanted = Vec::with_capacity(file.added_tokens.len());
+    let mut tokens = Vec::with_capacity(file.added_tokens.len());
+    for (i, added) in file.added_tokens.into_iter().enumerate() {
+        if added.content.is_empty() {
+            return Err(bad(format!(
+                "tokenizer.json: added_tokens[{i}]: empty content"
+            )));
+        }
+        tokens.push(
+            AddedToken::from(added.content.clone(), added.special)
+                .single_word(added.single_word)
+                .lstrip(added.lstrip)
+                .rstrip(added.rstrip)
+                .normalized(added.normalized.unwrap_or(!added.special)),
+        );
+        wanted.push((added.content, added.id));
+    }
+    inner
+        .add_tokens(tokens)
+        .map_err(|e| bad(format!("tokenizer.json: added_tokens: {e}")))?;
+    // Added tokens outside the vocabulary are numbered by position; the stated id is not used.
+    for (content, id) in wanted {
+        match inner.token_to_id(&content) {
+            Some(real) if real == id => max_id = max_id.max(id),
+            real => {
+                let real = real.map_or("none".to_owned(), |id| id.to_string());
+                return Err(bad(format!(
+                    "tokenizer.json: added token {content:?} states id {id} but gets {real}"
+                )));
+            }
+        }
+    }
+    Ok(Loaded { inner, max_id })
+}
+
+impl Model {
+    fn build(self) -> Result<(ModelWrapper, u32)> {
+        let kind = match &self.r#type {
+            Some(kind) => kind.as_str(),
+            // Files of 2019 and 2020 name no type.
+            None if self.merges.is_some() => "BPE",
+            None => "WordPiece",
+        };
+        if !matches!(kind, "BPE" | "WordPiece") {
+            return Err(unsupported(format!(
+                "model type {kind:?} (BPE and WordPiece are known)"
+            )));
+        }
+        let Some(pairs) = self.vocab.0 else {
+            return Err(bad(
+                "tokenizer.json: model.vocab: expected an object of token to id",
+            ));
+        };
+        let Some(max_id) = pairs.iter().map(|(_, id)| *id).max() else {
+            return Err(bad("tokenizer.json: model.vocab: no tokens"));
+        };
+        if max_id >= ID_LIMIT {
+            return Err(bad(format!(
+                "tokenizer.json: model.vocab: id {max_id} is too large"
+            )));
+        }
+        let vocab: Vocab = pairs.into_iter().collect();
+        let prefix = self.continuing_subword_prefix;
+        if kind == "WordPiece" {
+            let unk = self.unk_token.unwrap_or_else(|| "[UNK]".to_owned());
+            if !vocab.contains_key(&unk) {
+                return Err(bad(format!(
+                    "tokenizer.json: model.unk_token: {unk:?} is not in model.vocab"
+                )));
+            }
+            let model = WordPieceBuilder::new()
+                .vocab(vocab)
+                .unk_token(unk)
+                .continuing_subword_prefix(prefix.unwrap_or_else(|| "##".to_owned()))
+                .max_input_chars_per_word(self.max_input_chars_per_word.unwrap_or(100))
+                .build()
+                .map_err(|e| bad(format!("tokenizer.json: model: {e}")))?;
+            return Ok((model.into(), max_id));
+        }
+
+        if self.dropout.is_some_and(|p| p != 0.0) {
+            return Err(bad(
+                "tokenizer.json: model.dropout: makes ids random, must be null",
+            ));
+        }
+        if let Some(unk) = self.unk_token.as_ref().filter(|u| !vocab.contains_key(*u)) {
+            return Err(bad(format!(
+                "tokenizer.json: model.unk_token: {unk:?} is not in model.vocab"
+            )));
+        }
+        let Some(merges) = self.merges else {
+            return Err(bad("tokenizer.json: model.merges: missing"));
+        };
+        let merges: Merges = merges.into_iter().map(|m| m.0).collect();
+        check_merges(&vocab, &merges, prefix.as_deref().unwrap_or(""))?;
+        let mut builder = BpeBuilder::new()
+            .vocab_and_merges(vocab, merges)
+            .fuse_unk(self.fuse_unk.unwrap_or(false))
+            .byte_fallback(self.byte_fallback.unwrap_or(false))
+            .ignore_merges(self.ignore_merges.unwrap_or(false));
+        if let Some(unk) = self.unk_token {
+            builder = builder.unk_token(unk);
+        }
+        if let Some(prefix) = prefix {
+            builder = builder.continuing_subword_prefix(prefix);
+        }
+        if let Some(suffix) = self.end_of_word_suffix {
+            builder = builder.end_of_word_suffix(suffix);
+        }
+        let model = builder
+            .build()
+            .map_err(|e| bad(format!("tokenizer.json: model: {e}")))?;
+        Ok((model.into(), max_id))
+    }
+}
+
+/// Every merge must join two tokens into a third: the builder indexes buffers on that promise.
+fn check_merges(vocab: &Vocab, merges: &Merges, prefix: &str) -> Result<()> {
+    let mut joined = String::new();
+    for (i, (a, b)) in merges.iter().enumerate() {
+        let fail = |what: &str| {
+            Err(bad(format!(
+                "tokenizer.json: model.merges[{i}]: {a:?} + {b:?}: {what}"
+            )))
+        };
+        let Some(tail) = b.strip_prefix(prefix) else {
+            return fail("the second part lacks the subword prefix");
+        };
+        joined.clear();
+        joined.push_str(a);
+        joined.push_str(tail);
+        if ![a, b, &joined].into_iter().all(|t| vocab.contains_key(t)) {
+            return fail("a part or the result is not in model.vocab");
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a step and those nested in it are of the `known` types, and templates complete.
+fn check_step(step: &Value, field: &str, nested: &str, known: &[&str]) -> Result<()> {
+    let Some(kind) = step.get("type").and_then(Value::as_str) else {
+        return Err(bad(format!(
+            "tokenizer.json: {field}: expected an object with a type"
+        )));
+    };
+    if !known.contains(&kind) {
+        return Err(unsupported(format!("{field} type {kind:?}")));
+    }
+    if kind == "TemplateProcessing" {
+        check_template(step, field)?;
+    }
+    if kind == "Sequence" {
+        let steps = step.get(nested).and_then(Value::as_array);
+        let Some(steps) = steps else {
+            return Err(bad(format!(
+                "tokenizer.json: {field}.{nested}: expected a list"
+            )));
+        };
+        for step in steps {
+            check_step(step, field, nested, known)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every special token that a template names must be defined, and every text stand in it once:
+/// one left out would be dropped without a word.
+fn check_template(step: &Value, field: &str) -> Result<()> {
+    for (template, texts) in [("single", &["A"][..]), ("pair", &["A", "B"][..])] {
+        let pieces = step.get(template).and_then(Value::as_array);
+        let Some(pieces) = pieces else {
+            return Err(bad(format!(
+                "tokenizer.json: {field}.{template}: expected a list"
+            )));
+        };
+        let mut found = Vec::new();
+        for piece in pieces {
+            if let Some(text) = piece.get("Sequence") {
+                found.push(text.get("id").and_then(Value::as_str).unwrap_or(""));
+            }
+            let Some(token) = piece.get("SpecialToken") else {
+                continue;
+            };
+            let id = token.get("id").and_then(Value::as_str).unwrap_or("");
+            let defined = step.get("special_tokens").and_then(|t| t.get(id));
+            let count = |list| defined.and_then(|d| d.get(list)?.as_array()).map(Vec::len);
+            if count("ids").is_none() || count("ids") != count("tokens") {
+                return Err(bad(format!(
+                    "tokenizer.json: {field}.special_tokens: {id:?} is not well defined"
+                )));
+            }
+        }
+        found.sort_unstable();
+        if found != texts {
+            return Err(bad(format!(
+                "tokenizer.json: {field}.{template}: must hold {} once each",
+                texts.join(" and ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn convert<T: for<'de> Deserialize<'de>>(step: &Value, field: &str) -> Result<T> {
+    T::deserialize(step).map_err(|e| bad(format!("tokenizer.json: {field}: {e}")))
+}
+
+fn bad(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Tokenizer, message)
+}
+
+fn unsupported(what: String) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("tokenizer.json: {what} is not supported"),
+    )
+}
+
+/// `{token: id}`; `None` for a list, which is how a Unigram model writes its vocabulary.
+struct Pairs(Option<Vec<(String, u32)>>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of token to id")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    pairs.push(entry);
+                }
+                Ok(Pairs(Some(pairs)))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pairs, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Pairs(None))
+            }
+        }
+        deserializer.deserialize_any(PairsVisitor)
+    }
+}
+
+/// `"a b"` or `["a", "b"]`.
+struct Merge((String, String));
+
+impl<'de> Deserialize<'de> for Merge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MergeVisitor;
+        impl<'de> Visitor<'de> for MergeVisitor {
+            type Value = Merge;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a merge: two tokens")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Merge, E> {
+                match text.split_once(' ') {
+                    Some((a, b)) if !b.contains(' ') => Ok(Merge((a.to_owned(), b.to_owned()))),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge, A::Error> {
+                match (seq.next_element()?, seq.next_element()?) {
+                    (Some(a), Some(b)) if seq.next_element::<IgnoredAny>()?.is_none() => {
+                        Ok(Merge((a, b)))
+                    }
+                    _ => Err(A::Error::custom("a merge must have two tokens")),
+                }
+            }
+        }
+        deserializer.deserialize_any(MergeVisitor)
+    }
+}
