@@ -3,5 +3,7 @@
 #![warn(missing_docs)]
 
 mod error;
+#[cfg(feature = "convert")]
+pub mod quant;
 
 pub use error::{Error, ErrorKind, Result};
