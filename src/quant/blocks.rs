@@ -89,7 +89,8 @@ impl Blocks<'_> {
 struct Search<'a, 'b> {
     blocks: &'b Blocks<'a>,
     tiles: Tiles,
-    /// Mean centroid: differences to it keep their precision when all weights share an offset.
+    /// Medians of the centroids' coordinates: differences to them keep their precision when all
+    /// weights share an offset, and one far centroid does not blur the others.
     shift: Vec<f32>,
     /// For each class of block positions, `[b]` factors from `x - shift` to `y` of [`Tiles`].
     gain: Vec<f32>,
@@ -103,11 +104,9 @@ impl<'a, 'b> Search<'a, 'b> {
         let k = centroids.len() / b;
         let shift: Vec<f32> = (0..b)
             .map(|i| {
-                let sum: f64 = centroids
-                    .chunks_exact(b)
-                    .map(|c| f64::from(c[i]))
-                    .sum::<f64>();
-                (sum / k as f64) as f32
+                let mut values: Vec<f32> = centroids.iter().skip(i).step_by(b).copied().collect();
+                values.sort_by(f32::total_cmp);
+                values[k / 2]
             })
             .collect();
         let mut centered: Vec<f32> = centroids
@@ -179,8 +178,9 @@ impl<'a, 'b> Search<'a, 'b> {
                 for v in 0..GROUP {
                     // A last incomplete group repeats its last row, and drops the answers.
                     let x = self.blocks.get(first + group + v.min(valid - 1), j);
-                    for (i, &x) in x.iter().enumerate() {
-                        y[i][v] = (x - self.shift[i]) * gain[i];
+                    let factors = self.shift.iter().zip(gain);
+                    for ((y, &x), (shift, gain)) in y.iter_mut().zip(x).zip(factors) {
+                        y[v] = (x - shift) * gain;
                     }
                 }
                 // What a short block leaves from its predecessor must not count.

@@ -25,6 +25,8 @@ use crate::error::{Error, ErrorKind, Result};
 const DAMPING: f64 = 0.01;
 /// Steps of conjugate gradients for each codebook.
 const CODEBOOK_STEPS: usize = 8;
+/// Sweeps after each new codebook; a sweep costs less than a codebook, so two pay.
+const SWEEPS: usize = 2;
 
 /// Quantizes `w` `[rows, cols]` so that `trace((W - W') H (W - W')^T)` is small, for a symmetric
 /// `hessian` `[cols][cols]`: the sum (or mean) of `x^T x` over calibration inputs `x`. Its scale
@@ -58,7 +60,9 @@ pub fn quantize_with_hessian(
         fit.codebook = Codebook::round(&codebook, &weight, options.centroid_type)?;
         codebook = fit.codebook.decode();
         geometry.fit_rows(&mut fit, &codebook)?;
-        geometry.sweep(fit.rows.data(), &codebook, &mut fit.codes);
+        for _ in 0..SWEEPS {
+            geometry.sweep(fit.rows.data(), &codebook, &mut fit.codes);
+        }
         progress.step();
     }
     geometry.fit_rows(&mut fit, &codebook)?;
@@ -95,6 +99,9 @@ impl Geometry {
         }
         if hessian.iter().any(|h| !h.is_finite()) {
             return wrong("the Hessian has values that are not finite".into());
+        }
+        if (0..n).any(|i| hessian[i * n + i] < 0.0) {
+            return wrong("the Hessian is not positive semidefinite".into());
         }
         let mean = (0..n).map(|i| f64::from(hessian[i * n + i])).sum::<f64>() / n as f64;
         let unit = if mean > 0.0 { 1.0 / mean } else { 0.0 };
@@ -144,8 +151,8 @@ impl Geometry {
                 let mut bias = vec![f32::INFINITY; bias_len(k)];
                 let rows = codebook.chunks_exact(self.b);
                 for (k, (c, moved)) in rows.zip(moved.chunks_exact_mut(self.b)).enumerate() {
-                    for o in 0..len {
-                        moved[o] = unit * (0..len).map(|i| c[i] * m(j, i, o)).sum::<f32>();
+                    for (o, moved) in moved[..len].iter_mut().enumerate() {
+                        *moved = unit * (0..len).map(|i| c[i] * m(j, i, o)).sum::<f32>();
                     }
                     bias[k] = moved.iter().map(|x| x * x).sum();
                 }
@@ -462,12 +469,17 @@ impl Metric {
     }
 }
 
-/// How much an error in column `i` matters to K-means: what is left of it when the columns after
-/// it make up for it as well as they can.
-fn importance(_h: &[f64], r: &[f64], n: usize, i: usize) -> f32 {
-    (r[i * n + i] * r[i * n + i]) as f32
+/// How much an error in column `i` matters to K-means. `H_ii` is what it does if nothing makes up
+/// for it, `R_ii^2` what is left of it if the columns before it do as well as they can. Their
+/// geometric mean is measured to be as good as either for pairs, and better for longer blocks.
+fn importance(h: &[f64], r: &[f64], n: usize, i: usize) -> f32 {
+    (h[i * n + i].sqrt() * r[i * n + i]) as f32
 }
 
 fn unit_of(codebook: &[f32]) -> f32 {
     inverse_power_of_two(codebook.iter().fold(0.0, |m, c| f32::max(m, c.abs())))
 }
+
+#[cfg(test)]
+#[path = "tests/feedback.rs"]
+mod tests;
