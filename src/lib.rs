@@ -12,6 +12,8 @@ mod models;
 mod nn;
 #[cfg(feature = "text")]
 mod pipeline;
+#[cfg(feature = "convert")]
+pub mod quant;
 #[cfg(feature = "text")]
 mod text;
 
