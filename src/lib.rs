@@ -17,8 +17,9 @@ pub mod quant;
 #[cfg(feature = "text")]
 mod text;
 
-pub use artifact::{Artifact, Group, Layout, ModelKind, Scheme};
+pub use artifact::{Artifact, Group, Layout, ModelKind, PqInfo, Scheme, TensorInfo, ZeroPointInfo};
 pub use error::{Error, ErrorKind, Result};
+pub use models::encoder::EncoderInfo;
 pub use nn::Mode;
 #[cfg(feature = "text")]
 pub use pipeline::{
