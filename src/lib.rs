@@ -3,6 +3,8 @@
 #![warn(missing_docs)]
 
 mod artifact;
+#[doc(hidden)]
+pub mod bench;
 #[cfg(feature = "convert")]
 pub mod convert;
 mod error;
