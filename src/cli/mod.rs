@@ -69,15 +69,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Failu
             "a verb is missing: convert, inspect, classify, embed or bench (--help explains them)"
                 .into(),
         ),
-        _ => Failure::Usage(first_paragraph(&error.to_string())),
+        _ => Failure::Usage(without_hints(&error.to_string())),
     })
 }
 
-/// clap's message without its hints and its usage.
-fn first_paragraph(message: &str) -> String {
-    let lines = message.lines().map(str::trim);
-    let first: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
-    let text = first.join(" ");
+/// clap's message in a line, without its hints and its usage.
+fn without_hints(message: &str) -> String {
+    let hints = ["\n\n  tip: ", "\n\nUsage: ", "\n\nFor more information"];
+    let end = (hints.iter().filter_map(|hint| message.find(hint)).min()).unwrap_or(message.len());
+    let words: Vec<&str> = message[..end].split_whitespace().collect();
+    let text = words.join(" ");
     text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 

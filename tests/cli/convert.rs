@@ -246,28 +246,26 @@ fn a_seed_decides_the_bytes() {
 #[test]
 fn a_plan_file_stands_between_defaults_and_flags() {
     let convert = Convert::new();
-    let plan = |text: &str| {
+    let planned = |text: &str, flags: &str| {
         let file = convert.write("plan.toml", text.as_bytes());
-        move |flags: &str| {
-            let flags = format!("--force --centroids 16 --plan {file} {flags}");
-            convert.checkpoint("sbert", &flags).ok();
-            convert.tensors()
-        }
+        let flags = format!("--force --centroids 16 --plan {file} {flags}");
+        convert.checkpoint("sbert", &flags).ok();
+        convert.tensors()
     };
-    let tensors = plan("[groups.ffn]\nblock = 2\n")("");
+    let tensors = planned("[groups.ffn]\nblock = 2\n", "");
     assert_eq!(find(&tensors, UP)["block"], 2);
     assert_eq!(find(&tensors, QUERY)["block"], 4);
-    let tensors = plan("[groups.ffn]\nblock = 2\n")("--block ffn=5");
+    let tensors = planned("[groups.ffn]\nblock = 2\n", "--block ffn=5");
     assert_eq!(find(&tensors, UP)["block"], 5);
     // The file's scheme gives way to the flag; a group's own does not.
     let text = "scheme = \"f16\"\n[groups.ffn]\nscheme = \"int8\"\n[groups.attention]\nblock = 7\n";
-    let tensors = plan(text)("--scheme pq");
+    let tensors = planned(text, "--scheme pq");
     assert_eq!(find(&tensors, UP)["scheme"], "int8");
     assert_eq!(find(&tensors, QUERY)["scheme"], "pq");
     assert_eq!(find(&tensors, QUERY)["block"], 7);
     // Rules for single tensors go over flags.
     let text = format!("[[tensors]]\npattern = \"{UP}\"\nblock = 6\n");
-    let tensors = plan(&text)("--block ffn=5");
+    let tensors = planned(&text, "--block ffn=5");
     assert_eq!(find(&tensors, UP)["block"], 6);
     assert_eq!(find(&tensors, "layers.0.ffn.down.weight")["block"], 5);
 }

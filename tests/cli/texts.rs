@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::{all, centroid, classifier, command, embedder, with_input};
 
 /// Far over the 32 tokens of the classifier and the 24 of the embedder.
-const LONG: &str = "the quick brown fox jumps over the lazy dog, and then it was the best film";
+const LONG: &str = "the quick brown fox jumps over the lazy dog, and then it was the best \
+    film of the year, and the worst: the quick brown fox jumps over the lazy dog";
 
 fn texts(input: &[u8]) -> Vec<Value> {
     with_input(&["classify", classifier(), "--json"], input).json_lines()
