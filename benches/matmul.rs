@@ -12,7 +12,8 @@ fn matmul(c: &mut Criterion) {
     for shape in [[768, 768], [3072, 768], [768, 3072]] {
         for block in [4, 8] {
             let [out_features, in_features] = shape;
-            let mut group = c.benchmark_group(format!("{out_features}x{in_features} block {block}"));
+            let mut group =
+                c.benchmark_group(format!("{out_features}x{in_features} block {block}"));
             for rows in [1, 2, 3, 4, 8, 32, 128] {
                 let mut matmul = Matmul::new(shape, block, rows).unwrap();
                 group.throughput(Throughput::Elements(matmul.work()));

@@ -157,7 +157,7 @@ fn f32_artifacts_equal_transformers_in_exact_mode() {
     for dir in checkpoints() {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();
         let golden = golden(&dir);
-        let mut check = |key: &str, options: &ConvertOptions| {
+        let check = |key: &str, options: &ConvertOptions| {
             let pipeline = Pipeline::new(artifact(&dir, options), self::options(Mode::Exact, 1));
             let worst = compare(&name, key, &pipeline.run_alone(&golden), &golden);
             println!(

@@ -32,7 +32,9 @@ struct Input {
 }
 
 fn data(part: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(part)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(part)
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> T {
@@ -82,8 +84,15 @@ fn artifacts_answer_like_their_reconstructed_weights() {
         let Inputs { inputs } = read(&checkpoint.join("golden.json"));
         let artifact = Artifact::open(&path).unwrap();
         assert_eq!(inputs.len(), golden.answers.len());
-        let largest = golden.answers.iter().flatten().fold(0f64, |m, v| m.max(v.abs()));
-        for (mode, budget) in [(Mode::Exact, EXACT_BUDGET), (Mode::Int8, INT8_BUDGET * largest)] {
+        let largest = golden
+            .answers
+            .iter()
+            .flatten()
+            .fold(0f64, |m, v| m.max(v.abs()));
+        for (mode, budget) in [
+            (Mode::Exact, EXACT_BUDGET),
+            (Mode::Int8, INT8_BUDGET * largest),
+        ] {
             let mut worst = 0f64;
             for (found, expected) in run(&artifact, mode, &inputs).iter().zip(&golden.answers) {
                 assert_eq!(found.len(), expected.len());

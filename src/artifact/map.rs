@@ -114,11 +114,6 @@ impl Bytes {
     pub(crate) fn typed<T: Pod>(&self) -> &[T] {
         bytemuck::cast_slice(self)
     }
-
-    /// Whether both are the same bytes of the same file.
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.owner, &other.owner) && self.range == other.range
-    }
 }
 
 impl Deref for Bytes {
@@ -162,7 +157,6 @@ mod tests {
         assert_eq!(&*part, &[66, 67, 68, 69]);
         assert!(bytes.slice(100..201).is_none());
         assert!(part.slice(0..5).is_none());
-        assert!(part.same(&bytes.slice(66..70).unwrap()));
     }
 
     #[test]

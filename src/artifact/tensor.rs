@@ -72,11 +72,6 @@ impl Tensor {
         }
     }
 
-    /// Number of weights, `rows * columns`.
-    pub(crate) fn parameters(&self) -> u64 {
-        self.shape.iter().map(|&d| d as u64).product()
-    }
-
     /// Rows and columns; a vector is one row.
     pub(crate) fn matrix(&self) -> (usize, usize) {
         match self.shape[..] {

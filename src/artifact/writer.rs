@@ -247,8 +247,8 @@ impl Writer {
         (self.sections.len() - 1) as u32
     }
 
-    /// Preamble and header with every offset set, and the sections to follow.
-    fn finish(mut self) -> Result<(Vec<u8>, Vec<v1::SectionEntry>, Vec<Vec<u8>>)> {
+    /// The whole file.
+    pub(crate) fn into_bytes(mut self) -> Result<Vec<u8>> {
         if !self.provenance.is_empty() {
             self.header.records.push(v1::FlaggedRecord {
                 id: v1::RECORD_PROVENANCE,
@@ -263,18 +263,8 @@ impl Writer {
             section.offset = end.next_multiple_of(ALIGN as u64);
             end = section.offset + section.length;
         }
-        let header = v1::encode(&self.header)?;
-        Ok((
-            preamble_and_header(&header, end),
-            self.header.sections,
-            self.sections,
-        ))
-    }
-
-    /// The whole file in memory.
-    pub(crate) fn to_bytes(self) -> Result<Vec<u8>> {
-        let (mut file, entries, sections) = self.finish()?;
-        for (entry, bytes) in entries.iter().zip(&sections) {
+        let mut file = preamble_and_header(&v1::encode(&self.header)?, end);
+        for (entry, bytes) in self.header.sections.iter().zip(&self.sections) {
             file.resize(entry.offset as usize, 0);
             file.extend_from_slice(bytes);
         }

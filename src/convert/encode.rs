@@ -157,7 +157,7 @@ pub(super) fn encode(
     }
     writer.provenance("recipe", recipe(conversion));
     writer.provenance("seed", conversion.plan.seed.to_string());
-    Ok((writer.to_bytes()?, report))
+    Ok((writer.into_bytes()?, report))
 }
 
 /// Parameters of the layers run: a shared layer counts each time it runs.

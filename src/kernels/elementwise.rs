@@ -56,8 +56,13 @@ pub(crate) fn exp(x: f32x8) -> f32x8 {
     }
     let e = p * (r * r) + r + f32x8::ONE;
     let power: f32x8 = bytemuck::cast((n + i32x8::splat(127)) << 23);
-    // A NaN in x comes back through this sum; otherwise it adds zero.
-    e * power + (x - x) * f32x8::ZERO
+    keep_nan(x, e * power)
+}
+
+/// `result`, or NaN where `x` is NaN: clamping drops it.
+#[inline]
+fn keep_nan(x: f32x8, result: f32x8) -> f32x8 {
+    x.is_nan().select(x, result)
 }
 
 /// tanh(x), absolute error at most 2e-7.
@@ -72,7 +77,7 @@ pub(crate) fn tanh(x: f32x8) -> f32x8 {
     let series =
         clamped * (f32x8::ONE + x2 * (f32x8::splat(-1.0 / 3.0) + x2 * f32x8::splat(2.0 / 15.0)));
     let small = clamped.abs().simd_lt(f32x8::splat(0.05));
-    small.select(series, by_exp) + (x - x) * f32x8::ZERO
+    keep_nan(x, small.select(series, by_exp))
 }
 
 /// erf(x), absolute error at most 4e-7 (Abramowitz and Stegun 7.1.26 is good to 1.5e-7).

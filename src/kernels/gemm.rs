@@ -165,7 +165,7 @@ pub(super) fn finish_int8(
 
 /// Fills `[group][pair][LANES]`; lanes beyond the panel's outputs are zero.
 fn decode_int8(weights: &Weights, panel: &Panel, pairs: usize, buffer: &mut [i32]) {
-    if panel.outputs % LANES != 0 {
+    if !panel.outputs.is_multiple_of(LANES) {
         buffer[panel.outputs / LANES * pairs * LANES..].fill(0);
     }
     let mut put = |output: usize, pair: usize, value: i32| {
@@ -261,7 +261,7 @@ fn f32_rows<M: Micro, const R: usize>(
 /// Fills `[group][input][LANES]` without the factors; lanes beyond the panel's outputs are zero.
 fn decode_f32(weights: &Weights, panel: &Panel, buffer: &mut [f32]) {
     let columns = weights.in_features;
-    if panel.outputs % LANES != 0 {
+    if !panel.outputs.is_multiple_of(LANES) {
         buffer[panel.outputs / LANES * columns * LANES..].fill(0.0);
     }
     let mut put = |output: usize, k: usize, value: f32| {

@@ -46,6 +46,7 @@ impl QuantizedRows {
         self.columns
     }
 
+    #[cfg(test)]
     pub(crate) fn row(&self, row: usize) -> &[i8] {
         &self.values[row * self.columns..][..self.columns]
     }

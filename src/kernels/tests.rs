@@ -70,7 +70,7 @@ impl Case {
     /// `extreme`: all integers are 127 or -127.
     fn new(kind: Kind, out_features: usize, in_features: usize, seed: u64, extreme: bool) -> Self {
         let mut random = Random(seed);
-        let sign = |r: u64| if r % 2 == 0 { 127 } else { -127 };
+        let sign = |r: u64| if r.is_multiple_of(2) { 127 } else { -127 };
         let mut int8 = |n: usize| -> Vec<i8> {
             (0..n)
                 .map(|_| {
@@ -97,7 +97,7 @@ impl Case {
         };
         match kind {
             Kind::Pq { block } => {
-                case.book = if seed % 2 == 0 {
+                case.book = if seed.is_multiple_of(2) {
                     Codebook::from_int8(&int8(256 * block), block, 0.01)
                 } else {
                     let values: Vec<_> = (0..256 * block)
@@ -113,7 +113,7 @@ impl Case {
                 case.bytes = (0..out_features * units)
                     .map(|_| random.next() as u8)
                     .collect();
-                if seed % 3 == 0 {
+                if seed.is_multiple_of(3) {
                     case.book = Codebook::int4(0);
                     case.zeros = Some(
                         (0..out_features)
@@ -124,7 +124,7 @@ impl Case {
             }
             Kind::Int8 => {
                 case.int8 = int8(out_features * in_features.div_ceil(INT8_GROUP) * INT8_GROUP);
-                if seed % 3 == 0 {
+                if seed.is_multiple_of(3) {
                     case.zeros = Some(int8(out_features));
                 }
             }

@@ -48,7 +48,6 @@ pub(crate) struct Encoded {
 /// do by default in `transformers`.
 pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    vocab_size: usize,
     max_id: u32,
 }
 
@@ -61,12 +60,7 @@ impl Tokenizer {
     /// [`ErrorKind::Unsupported`] where it uses a model or step that is not implemented.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self> {
         let load::Loaded { inner, max_id } = load::from_json(bytes)?;
-        let vocab_size = inner.get_vocab_size(true);
-        let mut tokenizer = Self {
-            inner,
-            vocab_size,
-            max_id,
-        };
+        let mut tokenizer = Self { inner, max_id };
         // The post-processor holds special ids of its own, which the vocabulary need not confirm.
         for pair in [None, Some(Encoding::default())] {
             let specials = tokenizer.finish(Encoding::default(), pair)?;
@@ -77,14 +71,15 @@ impl Tokenizer {
     }
 
     /// The number of tokens, added tokens included.
+    #[cfg(test)]
     pub(crate) fn vocab_size(&self) -> usize {
-        self.vocab_size
+        self.inner.get_vocab_size(true)
     }
 
     /// The largest id that [`encode`](Self::encode) can yield.
     ///
-    /// A model needs more rows of embeddings than this, which is more than
-    /// [`vocab_size`](Self::vocab_size) where the ids have gaps.
+    /// A model needs more rows of embeddings than this, which can be more than the number of tokens:
+    /// ids may have gaps.
     pub(crate) fn max_id(&self) -> u32 {
         self.max_id
     }
@@ -209,13 +204,6 @@ impl Tokenizer {
             .post_process(first, second, true)
             .map_err(internal)
     }
-}
-
-/// The indices of `lengths` from the shortest to the longest; equal lengths keep their order.
-pub(crate) fn by_length(lengths: &[usize]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&i| lengths[i]);
-    order
 }
 
 fn in_order<T: Sync>(

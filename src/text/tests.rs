@@ -141,12 +141,6 @@ fn a_batch_keeps_its_order_and_names_the_first_bad_text() {
     assert_eq!(pairs[1].ids, [2, 6, 3, 3]);
 }
 
-#[test]
-fn length_order_is_stable() {
-    assert_eq!(by_length(&[3, 1, 2, 1, 3, 0]), [5, 1, 3, 2, 0, 4]);
-    assert!(by_length(&[]).is_empty());
-}
-
 /// Each of these, unchecked, panics in the `tokenizers` crate or is silently put right.
 #[test]
 fn contradictory_files_are_refused() {

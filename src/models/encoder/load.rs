@@ -45,7 +45,7 @@ impl Config {
                 body.layers
             )));
         }
-        if body.hidden % body.heads != 0 {
+        if !body.hidden.is_multiple_of(body.heads) {
             return Err(Error::format(format!(
                 "hidden {} is not a multiple of heads {}",
                 body.hidden, body.heads
