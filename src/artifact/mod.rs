@@ -22,7 +22,7 @@ pub(crate) use map::Bytes;
 pub(crate) use tensor::{Bits, StoredCodebook, StoredZero, Tensor, Values};
 pub use v1::{Group, Layout, ModelKind, Scheme};
 #[cfg(feature = "convert")]
-pub(crate) use writer::{NewCodebook, NewValues, NewZero, Writer};
+pub(crate) use writer::{NewCodebook, NewValues, NewZero, Writer, refuse_existing, write_file};
 
 use crate::error::{Error, ErrorKind, Result};
 use v1::SectionKind;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -280,33 +280,32 @@ impl Writer {
         }
         Ok(file)
     }
+}
 
-    /// Writes the file at `path`: to a temporary file beside it, synced, then renamed, so that
-    /// `path` is at any moment absent, the old file or the new one. Returns its size in bytes.
-    ///
-    /// # Errors
-    /// If `path` exists and `force` is not set, or on any failure to write; nothing is left behind.
-    pub(crate) fn write(self, path: &Path, force: bool) -> Result<u64> {
-        let (head, entries, sections) = self.finish()?;
-        if !force && fs::symlink_metadata(path).is_ok() {
-            return Err(exists(path));
-        }
-        let temporary = Temporary::create(path)?;
-        let mut out = BufWriter::with_capacity(1 << 20, &temporary.file);
-        let mut position = head.len() as u64;
-        let result = out.write_all(&head).and_then(|()| {
-            for (entry, bytes) in entries.iter().zip(&sections) {
-                out.write_all(&[0; ALIGN][..(entry.offset - position) as usize])?;
-                out.write_all(bytes)?;
-                position = entry.offset + entry.length;
-            }
-            out.flush()
-        });
-        drop(out);
-        result.map_err(|e| Error::io(path, e))?;
-        temporary.rename(path, force)?;
-        Ok(position)
+/// Writes `bytes` at `path`: to a temporary file beside it, synced, then renamed, so that `path`
+/// is at any moment absent, the old file or the new one.
+///
+/// # Errors
+/// If `path` exists and `force` is not set, or on any failure to write; nothing is left behind.
+pub(crate) fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
+    refuse_existing(path, force)?;
+    let temporary = Temporary::create(path)?;
+    (&temporary.file)
+        .write_all(bytes)
+        .map_err(|e| Error::io(path, e))?;
+    temporary.rename(path, force)
+}
+
+/// Fails if `path` exists and is not to be overwritten.
+pub(crate) fn refuse_existing(path: &Path, force: bool) -> Result<()> {
+    if !force && fs::symlink_metadata(path).is_ok() {
+        return Err(Error::new(
+            ErrorKind::Io,
+            "the file exists already; --force overwrites it",
+        )
+        .in_file(path));
     }
+    Ok(())
 }
 
 /// The preamble for `header` in a file of `file_length` bytes, and `header` itself.
@@ -321,14 +320,6 @@ pub(crate) fn preamble_and_header(header: &[u8], file_length: u64) -> Vec<u8> {
     bytes.resize(v1::PREAMBLE, 0);
     bytes.extend_from_slice(header);
     bytes
-}
-
-fn exists(path: &Path) -> Error {
-    Error::new(
-        ErrorKind::Io,
-        "the file exists already; --force overwrites it",
-    )
-    .in_file(path)
 }
 
 /// A file that removes itself unless it is renamed.
@@ -360,9 +351,7 @@ impl Temporary {
 
     fn rename(mut self, target: &Path, force: bool) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io(target, e))?;
-        if !force && fs::symlink_metadata(target).is_ok() {
-            return Err(exists(target));
-        }
+        refuse_existing(target, force)?;
         if let Some(path) = &self.path {
             fs::rename(path, target).map_err(|e| Error::io(target, e))?;
         }

@@ -1,4 +1,171 @@
-//! From a trained checkpoint to the parts of an artifact.
+//! From a trained checkpoint to an artifact.
+//!
+//! ```no_run
+//! use centroid::convert::{Conversion, ConvertOptions};
+//!
+//! # fn main() -> centroid::Result<()> {
+//! let conversion = Conversion::from_directory("all-MiniLM-L6-v2", &ConvertOptions::default())?;
+//! for tensor in conversion.plan() {
+//!     println!("{tensor}");
+//! }
+//! let report = conversion.write("minilm.centroid", false, &|_| ())?;
+//! println!("{} bytes", report.file_bytes);
+//! # Ok(())
+//! # }
+//! ```
 
+mod calibrate;
+mod checkpoint;
+mod config;
+mod encode;
+mod hf;
+mod plan;
+mod random;
 pub(crate) mod random_tokenizer;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tokenizer;
+
+use std::path::{Path, PathBuf};
+
+pub use encode::{Report, TensorReport};
+pub use plan::{GroupPlan, Plan, PlannedTensor};
+pub use random::Architecture;
+
+use crate::artifact::{Artifact, refuse_existing, write_file};
+use crate::error::Result;
+use crate::models::encoder::{self, Config};
+
+/// How token vectors become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Pooling {
+    /// The mean of all tokens.
+    Mean,
+    /// The first token.
+    Cls,
+    /// The largest value of each column.
+    Max,
+}
+
+impl From<Pooling> for encoder::Pooling {
+    fn from(pooling: Pooling) -> Self {
+        match pooling {
+            Pooling::Mean => Self::Mean,
+            Pooling::Cls => Self::Cls,
+            Pooling::Max => Self::Max,
+        }
+    }
+}
+
+/// What to make of a checkpoint.
+#[derive(Debug, Clone, Default)]
+pub struct ConvertOptions {
+    /// How each group of tensors is quantized.
+    pub plan: Plan,
+    /// Which layers to keep, by their original numbers; all of them if `None`.
+    pub layers: Option<Vec<usize>>,
+    /// Chunks of this many of the layers kept share the weights of the chunk's first one, layer
+    /// norms and biases included; 0 and 1 share nothing.
+    pub share: usize,
+    /// Pooling of an embedder, over what the checkpoint says.
+    pub pooling: Option<Pooling>,
+    /// Divide embeddings by their L2 norm, over what the checkpoint says.
+    pub normalize: bool,
+    /// Labels of a classifier, over what the checkpoint says.
+    pub labels: Option<Vec<String>>,
+    /// Texts on which activations are measured, so that what is minimised is the error of each
+    /// layer's output and not that of its weights.
+    pub calibration: Vec<String>,
+}
+
+/// A checkpoint that has been read and checked, and a plan for it.
+pub struct Conversion {
+    config: Config,
+    tokenizer: Vec<u8>,
+    labels: Option<Vec<String>>,
+    source: Source,
+    tensors: Vec<encode::NewTensor>,
+    /// For each layer of the result the layer whose tensors it uses.
+    layer_of: Vec<usize>,
+    plan: Plan,
+    planned: Vec<PlannedTensor>,
+    calibration: Vec<String>,
+    notes: Vec<String>,
+    provenance: Vec<(String, String)>,
+}
+
+/// Where weights come from.
+enum Source {
+    Checkpoint(checkpoint::Checkpoint),
+    Random,
+}
+
+impl Conversion {
+    /// Reads a Hugging Face or sentence-transformers directory: `config.json`, weights in
+    /// safetensors (one file or a sharded index), tokenizer, labels and pooling.
+    ///
+    /// # Errors
+    /// If something is missing, malformed or not supported; the error names the file and the
+    /// field or tensor. Nothing is written.
+    pub fn from_directory(directory: impl AsRef<Path>, options: &ConvertOptions) -> Result<Self> {
+        hf::read(directory.as_ref(), options)
+    }
+
+    /// Prepares an artifact of a well-known shape with generated weights: for measuring size and
+    /// speed without a checkpoint. Its answers mean nothing.
+    ///
+    /// # Errors
+    /// If an option does not fit the architecture.
+    pub fn random(architecture: Architecture, options: &ConvertOptions) -> Result<Self> {
+        random::prepare(architecture, options)
+    }
+
+    /// What each tensor becomes, and how many bytes it takes.
+    pub fn plan(&self) -> &[PlannedTensor] {
+        &self.planned
+    }
+
+    /// What was left out, changed or assumed, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// How many weights there are to quantize: what the numbers given to `progress` add up to.
+    pub fn work(&self) -> u64 {
+        self.planned.iter().map(PlannedTensor::parameters).sum()
+    }
+
+    /// Quantizes and returns the artifact's bytes.
+    ///
+    /// # Errors
+    /// If a weight is not finite or a tensor cannot be quantized as planned.
+    pub fn to_bytes(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(Vec<u8>, Report)> {
+        let (bytes, mut report) = encode::encode(self, progress)?;
+        // What is written must open: the same checks as any reader's.
+        let artifact = Artifact::from_bytes(&bytes)?;
+        encoder::Encoder::load(&artifact)?;
+        report.file_bytes = artifact.file_bytes();
+        report.weight_bytes = artifact.weight_bytes();
+        report.tokenizer_bytes = artifact.tokenizer_bytes();
+        Ok((bytes, report))
+    }
+
+    /// Quantizes and writes the artifact at `path`, by way of a temporary file beside it.
+    ///
+    /// # Errors
+    /// As for [`Conversion::to_bytes`], and if the file exists and `force` is not set or it cannot
+    /// be written; then nothing is left behind.
+    pub fn write(
+        &self,
+        path: impl AsRef<Path>,
+        force: bool,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Report> {
+        let path: PathBuf = path.as_ref().to_owned();
+        refuse_existing(&path, force)?;
+        let (bytes, report) = self.to_bytes(progress)?;
+        write_file(&path, &bytes, force)?;
+        Ok(report)
+    }
+}

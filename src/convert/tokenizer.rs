@@ -15,19 +15,11 @@ use serde_json::{Map, Value, json};
 use self::config::{Config, bad, read_object, wrong};
 use self::vocabulary::{byte_level, wordpiece};
 use crate::error::Result;
+use crate::models::encoder::Family;
 use crate::text::Tokenizer;
 
 /// `model_max_length` of this and more means "no limit": `transformers` writes 1e30.
 const UNLIMITED: f64 = 1e6;
-
-/// Which rules turn vocabulary files into a tokenizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
-    /// WordPiece, `vocab.txt`.
-    Bert,
-    /// Byte-level BPE, `vocab.json` and `merges.txt`.
-    Roberta,
-}
 
 /// What a directory says about its tokenizer.
 #[derive(Debug, Clone)]

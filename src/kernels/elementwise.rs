@@ -4,7 +4,7 @@
 //! value's result therefore never depends on where in a row, a batch or a chunk it stands. Each
 //! function states its largest error, which the tests hold it to.
 
-use wide::{CmpLt, f32x8, i32x8};
+use wide::{f32x8, i32x8};
 
 /// Values worked on at a time.
 pub(crate) const LANE: usize = 8;

@@ -1,6 +1,6 @@
 //! Activations quantized to `int8`, each row with a scale of its own.
 
-use wide::{CmpGt, f32x8};
+use wide::f32x8;
 
 use super::elementwise::{LANE, in_lanes};
 use super::weights::pack;

@@ -302,7 +302,8 @@ fn it_is_shared_between_threads() {
 #[cfg(feature = "convert")]
 #[test]
 fn ids_are_those_of_transformers() {
-    use crate::convert::tokenizer::{Family, collect};
+    use crate::convert::tokenizer::collect;
+    use crate::models::encoder::Family;
 
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers");
     let folders = [

@@ -1,0 +1,329 @@
+//! Quantizing the tensors of a plan and putting the artifact together.
+
+use std::collections::HashMap;
+
+use half::f16;
+
+use super::calibrate::Calibration;
+use super::{Conversion, PlannedTensor, Source, random};
+use crate::artifact::{
+    self, Group, Layout, ModelKind, NewCodebook, NewValues, NewZero, Scheme, Writer,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::quant::pq::{self, Pq, PqOptions};
+use crate::quant::scalar::{self, Scalar, ScalarOptions, ZeroPoint};
+use crate::quant::{Codebook, Matrix};
+
+/// A tensor of the artifact to be.
+#[derive(Debug, Clone)]
+pub(super) struct NewTensor {
+    pub(super) name: String,
+    /// The layer of the result that it belongs to.
+    pub(super) layer: Option<usize>,
+    pub(super) group: Group,
+    pub(super) layout: Layout,
+    pub(super) shape: Vec<usize>,
+    pub(super) origin: Origin,
+}
+
+/// Where its values come from.
+#[derive(Debug, Clone)]
+pub(super) enum Origin {
+    /// The tensor of this name.
+    Checkpoint(String),
+    Random,
+}
+
+impl NewTensor {
+    /// Rows and columns; a vector is one row.
+    pub(super) fn matrix(&self) -> (usize, usize) {
+        match self.shape[..] {
+            [rows, columns] => (rows, columns),
+            _ => (1, self.shape[0]),
+        }
+    }
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Each tensor, in the order of the file.
+    pub tensors: Vec<TensorReport>,
+    /// Size of the file.
+    pub file_bytes: u64,
+    /// Everything that the forward pass needs.
+    pub weight_bytes: u64,
+    /// The tokenizer.
+    pub tokenizer_bytes: u64,
+    /// Parameters of the layers run, shared ones each time.
+    pub parameters: u64,
+}
+
+impl Report {
+    /// Times smaller than `f32` weights.
+    pub fn compression_ratio(&self) -> f64 {
+        4.0 * self.parameters as f64 / self.weight_bytes as f64
+    }
+}
+
+/// What became of a tensor.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TensorReport {
+    /// Its name in the artifact.
+    pub name: String,
+    /// How it is stored.
+    pub scheme: Scheme,
+    /// `|W - W'| / |W|` in the Frobenius norm; `None` for generated weights.
+    pub relative_error: Option<f64>,
+}
+
+pub(super) fn encode(
+    conversion: &Conversion,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(Vec<u8>, Report)> {
+    let config = &conversion.config;
+    let mut writer = Writer::new(ModelKind::Encoder, config.to_body()?);
+    let mut report = Report::default();
+    let mut calibration = match (&conversion.source, conversion.calibration.is_empty()) {
+        (Source::Checkpoint(_), false) => Some(Calibration::new(conversion)?),
+        _ => None,
+    };
+    let mut random = random::Weights::new(conversion.plan.seed);
+    // Names of a layer's tensors, to be shared by the layers that use them.
+    let mut by_layer: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (index, (tensor, planned)) in
+        (conversion.tensors.iter().zip(&conversion.planned)).enumerate()
+    {
+        let (values, relative_error) = match (&conversion.source, &tensor.origin) {
+            (Source::Checkpoint(checkpoint), Origin::Checkpoint(name)) => {
+                let weights = checkpoint.values(name)?;
+                let context = |e: Error| match checkpoint.file_of(name) {
+                    Some(file) => e.in_tensor(name).in_file(file),
+                    None => e.in_tensor(name),
+                };
+                quantize(
+                    conversion,
+                    tensor,
+                    planned,
+                    &weights,
+                    &mut calibration,
+                    progress,
+                )
+                .map(|(values, error)| (values, Some(error)))
+                .map_err(context)?
+            }
+            _ => {
+                let values = random.draw(tensor, planned);
+                progress(planned.parameters());
+                (values, None)
+            }
+        };
+        writer.tensor(
+            &tensor.name,
+            tensor.group,
+            tensor.layout,
+            &tensor.shape,
+            values,
+        )?;
+        report.tensors.push(TensorReport {
+            name: tensor.name.clone(),
+            scheme: planned.plan.scheme,
+            relative_error,
+        });
+        if let Some(layer) = tensor.layer {
+            by_layer.entry(layer).or_default().push(index);
+        }
+    }
+    for (layer, &original) in conversion.layer_of.iter().enumerate() {
+        if layer == original {
+            continue;
+        }
+        for &index in by_layer.get(&original).into_iter().flatten() {
+            let of = &conversion.tensors[index].name;
+            let part = of.splitn(3, '.').nth(2).unwrap_or_default();
+            writer.shared(&format!("layers.{layer}.{part}"), of)?;
+        }
+    }
+    report.parameters = parameters(conversion);
+    writer.tokenizer(conversion.tokenizer.clone());
+    if let Some(labels) = &conversion.labels {
+        writer.labels(labels)?;
+    }
+    writer.provenance("tool", concat!("centroid ", env!("CARGO_PKG_VERSION")));
+    for (key, value) in &conversion.provenance {
+        writer.provenance(key, value);
+    }
+    writer.provenance("recipe", recipe(conversion));
+    writer.provenance("seed", conversion.plan.seed.to_string());
+    Ok((writer.to_bytes()?, report))
+}
+
+/// Parameters of the layers run: a shared layer counts each time it runs.
+fn parameters(conversion: &Conversion) -> u64 {
+    let runs = |layer: Option<usize>| match layer {
+        None => 1,
+        Some(layer) => conversion.layer_of.iter().filter(|&&l| l == layer).count() as u64,
+    };
+    (conversion.tensors.iter().zip(&conversion.planned))
+        .map(|(tensor, planned)| runs(tensor.layer) * planned.parameters())
+        .sum()
+}
+
+/// The plan in a line, for the provenance.
+fn recipe(conversion: &Conversion) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for group in super::plan::GROUPS {
+        let of_group = conversion.planned.iter().find(|t| t.group == group);
+        if let Some(PlannedTensor { plan, .. }) = of_group {
+            let mut part = format!("{}={}", group.name(), plan.scheme.name());
+            if plan.scheme == Scheme::Pq {
+                part += &format!("/{}", plan.block);
+            }
+            if plan.row_scale {
+                part += "/row-scale";
+            }
+            parts.push(part);
+        }
+    }
+    let method = match (&conversion.source, conversion.calibration.len()) {
+        (Source::Random, _) => "generated weights".to_owned(),
+        (_, 0) => "post-training".to_owned(),
+        (_, n) => format!("post-training, calibrated on {n} texts"),
+    };
+    format!("{method}; {}", parts.join(" "))
+}
+
+/// Quantizes one tensor; returns its stored form and relative error.
+fn quantize(
+    conversion: &Conversion,
+    tensor: &NewTensor,
+    planned: &PlannedTensor,
+    weights: &[f32],
+    calibration: &mut Option<Calibration>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(NewValues, f64)> {
+    let (rows, columns) = tensor.matrix();
+    let plan = &planned.plan;
+    let matrix = Matrix::new(weights, rows, columns)?;
+    let mut target = None;
+    let inputs = match calibration {
+        Some(calibration) => calibration.inputs(&tensor.name)?,
+        None => None,
+    };
+    let (values, decoded) = match plan.scheme {
+        Scheme::F32 => {
+            progress(planned.parameters());
+            (NewValues::F32(weights.to_vec()), weights.to_vec())
+        }
+        Scheme::F16 => {
+            progress(planned.parameters());
+            let values = to_f16(weights)?;
+            let decoded = values.iter().map(|v| v.to_f32()).collect();
+            (NewValues::F16(values), decoded)
+        }
+        Scheme::Pq => {
+            let mut options = PqOptions::new(plan.block);
+            options.centroids = plan.centroids;
+            options.centroid_type = plan.centroid_type;
+            options.row_scale = plan.row_scale;
+            options.full = conversion.plan.kmeans_full;
+            options.seed = conversion.plan.seed;
+            let quantized = match inputs {
+                Some(inputs) => {
+                    let target = target.insert(inputs.target(weights, rows)?);
+                    let matrix = Matrix::new(target, rows, columns)?;
+                    pq::quantize_with_hessian(matrix, &inputs.hessian, &options, progress)?
+                }
+                None => pq::quantize(matrix, None, &options, progress)?,
+            };
+            let decoded = quantized.dequantize();
+            (from_pq(quantized), decoded)
+        }
+        Scheme::Int8 | Scheme::Int4 => {
+            let mut options = ScalarOptions::new(match plan.scheme {
+                Scheme::Int8 => scalar::Bits::Eight,
+                _ => scalar::Bits::Four,
+            });
+            options.per_row = plan.row_scale;
+            options.zero_point = plan.zero_point;
+            let importance = inputs.map(|inputs| inputs.importance());
+            let quantized = scalar::quantize(matrix, importance.as_deref(), &options)?;
+            progress(planned.parameters());
+            let mut decoded = vec![0.0; rows * columns];
+            for (row, out) in decoded.chunks_exact_mut(columns).enumerate() {
+                quantized.dequantize_row(row, out);
+            }
+            (from_scalar(quantized), decoded)
+        }
+    };
+    let error = relative_error(weights, &decoded);
+    if let Some(calibration) = calibration {
+        calibration.quantized(&tensor.name, weights, decoded)?;
+    }
+    Ok((values, error))
+}
+
+/// `|w - decoded| / |w|`; 0 if both are zero.
+fn relative_error(w: &[f32], decoded: &[f32]) -> f64 {
+    let square = |sum: f64, v: f64| sum + v * v;
+    let error = (w.iter().zip(decoded))
+        .map(|(a, b)| f64::from(*a) - f64::from(*b))
+        .fold(0.0, square);
+    let total = w.iter().map(|v| f64::from(*v)).fold(0.0, square);
+    if error == 0.0 {
+        0.0
+    } else {
+        (error / total).sqrt()
+    }
+}
+
+pub(super) fn to_f16(values: &[f32]) -> Result<Vec<f16>> {
+    let rounded: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+    match rounded.iter().position(|v| !v.is_finite()) {
+        Some(at) => Err(Error::new(
+            ErrorKind::Checkpoint,
+            format!("value {at} is {} and does not fit f16", values[at]),
+        )),
+        None => Ok(rounded),
+    }
+}
+
+fn from_pq(pq: Pq) -> NewValues {
+    NewValues::Pq {
+        block: pq.block,
+        centroids: pq.k,
+        codes: pq.codes,
+        codebook: match pq.codebook {
+            Codebook::Int8 { values, scale } => NewCodebook::Int8 { values, scale },
+            Codebook::F16(values) => NewCodebook::F16(values),
+        },
+        row_scale: pq.row_scale.map(|scale| scale.factors),
+    }
+}
+
+fn from_scalar(scalar: Scalar) -> NewValues {
+    let int4 = scalar.bits == scalar::Bits::Four;
+    let symmetric = scalar.zero_point.is_none();
+    let mut values = scalar.values;
+    if int4 && symmetric {
+        // Stored unsigned: -7..=7 becomes 1..=15 with zero point 8.
+        values.iter_mut().for_each(|v| *v += 8);
+    }
+    NewValues::Scalar {
+        bits: if int4 {
+            artifact::Bits::Four
+        } else {
+            artifact::Bits::Eight
+        },
+        values,
+        scale: scalar.scale,
+        row_scale: scalar.row_scale,
+        zero: match scalar.zero_point {
+            None => NewZero::Tensor(if int4 { 8 } else { 0 }),
+            Some(ZeroPoint::Tensor(zero)) => NewZero::Tensor(zero),
+            Some(ZeroPoint::Row(zeros)) => NewZero::Row(zeros),
+        },
+    }
+}

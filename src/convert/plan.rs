@@ -1,0 +1,575 @@
+//! Which tensor gets which scheme, decided and shown before any work starts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::ConvertOptions;
+use super::encode::NewTensor;
+use crate::artifact::{Group, Layout, Scheme};
+use crate::error::{Error, ErrorKind, Result};
+use crate::quant::CentroidType;
+use crate::quant::pq::{MAX_BLOCK, PqOptions};
+
+/// The groups that a plan can quantize; everything else stays `f16` (`f32` in an `f32` plan).
+pub(crate) const GROUPS: [Group; 5] = [
+    Group::Ffn,
+    Group::Attention,
+    Group::Embedding,
+    Group::Position,
+    Group::Head,
+];
+
+/// How the matrices of a group are stored.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct GroupPlan {
+    /// The scheme.
+    pub scheme: Scheme,
+    /// `pq`: columns in a block, 1 to 64.
+    pub block: usize,
+    /// `pq`: centroids in a codebook, 2 to 256.
+    pub centroids: usize,
+    /// `pq`: how centroids are stored.
+    pub centroid_type: CentroidType,
+    /// `pq`, `int8`, `int4`: a scale for each row (output, token) and not only for the tensor.
+    pub row_scale: bool,
+    /// `int8`, `int4`: shift the grid to the range of the weights.
+    pub zero_point: bool,
+}
+
+impl GroupPlan {
+    /// The defaults of `scheme` for `group`.
+    pub fn new(scheme: Scheme, group: Group) -> Self {
+        Self {
+            scheme,
+            block: match group {
+                Group::Attention | Group::Head => 4,
+                _ => 8,
+            },
+            centroids: 256,
+            centroid_type: CentroidType::Int8,
+            row_scale: matches!(scheme, Scheme::Int8 | Scheme::Int4),
+            zero_point: false,
+        }
+    }
+}
+
+/// How a model is quantized: a scheme for each group, and exceptions by tensor name.
+///
+/// The default is `pq` with blocks of 8 (ffn, embedding, position) and 4 (attention, head), 256
+/// `int8` centroids, and no row scales.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    scheme: Scheme,
+    groups: BTreeMap<Group, GroupPlan>,
+    /// Groups named by the user: there must be such a tensor.
+    named: Vec<Group>,
+    rules: Vec<Rule>,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Run every K-means iteration on all vectors, not on a sample.
+    pub kmeans_full: bool,
+}
+
+/// An exception for tensors whose names match.
+#[derive(Debug, Clone, PartialEq)]
+struct Rule {
+    pattern: String,
+    changes: Changes,
+}
+
+/// What a plan file may say about a group or a tensor.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Changes {
+    scheme: Option<String>,
+    block: Option<usize>,
+    centroids: Option<usize>,
+    centroid_type: Option<String>,
+    row_scale: Option<bool>,
+    zero_point: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct PlanFile {
+    scheme: Option<String>,
+    seed: Option<u64>,
+    kmeans_full: Option<bool>,
+    #[serde(default)]
+    groups: BTreeMap<String, Changes>,
+    #[serde(default)]
+    tensors: Vec<TensorRule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct TensorRule {
+    pattern: String,
+    #[serde(flatten)]
+    changes: toml::Table,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self::new(Scheme::Pq)
+    }
+}
+
+impl Plan {
+    /// The default plan of a scheme.
+    pub fn new(scheme: Scheme) -> Self {
+        Self {
+            scheme,
+            groups: GROUPS
+                .into_iter()
+                .map(|group| (group, GroupPlan::new(scheme, group)))
+                .collect(),
+            named: Vec::new(),
+            rules: Vec::new(),
+            seed: 0,
+            kmeans_full: false,
+        }
+    }
+
+    /// The plan of a group.
+    pub fn group_mut(&mut self, group: Group) -> Option<&mut GroupPlan> {
+        self.groups.get_mut(&group)
+    }
+
+    /// Sets the block size of a group by its name, for a model that must have such a tensor.
+    ///
+    /// # Errors
+    /// If the group is unknown, its scheme has no blocks, or the size is not 1 to 64.
+    pub fn set_block(&mut self, group: &str, block: usize) -> Result<()> {
+        let found = group_by_name(group)?;
+        let plan = self
+            .groups
+            .entry(found)
+            .or_insert_with(|| GroupPlan::new(self.scheme, found));
+        if plan.scheme != Scheme::Pq {
+            return Err(config(format!(
+                "{group}: block sizes are for pq and not for {}",
+                plan.scheme.name()
+            )));
+        }
+        plan.block = block;
+        self.named.push(found);
+        check(group, plan)
+    }
+
+    /// Changes every group.
+    ///
+    /// # Errors
+    /// If a group's plan is then out of range.
+    pub fn set_all(&mut self, change: impl Fn(&mut GroupPlan)) -> Result<()> {
+        for (group, plan) in &mut self.groups {
+            change(plan);
+            check(group.name(), plan)?;
+        }
+        Ok(())
+    }
+
+    /// Applies a plan file (TOML); the README describes it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has an unknown key, group, scheme or a value out of range.
+    pub fn apply_file(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        self.apply_toml(&text).map_err(|e| e.in_file(path))
+    }
+
+    fn apply_toml(&mut self, text: &str) -> Result<()> {
+        let one_line = |e: toml::de::Error| {
+            let line = e.span().map_or(1, |span| {
+                text[..span.start.min(text.len())].matches('\n').count() + 1
+            });
+            config(format!("line {line}: {}", e.message().replace('\n', " ")))
+        };
+        let file: PlanFile = toml::from_str(text).map_err(one_line)?;
+        if let Some(name) = &file.scheme {
+            let (seed, full) = (self.seed, self.kmeans_full);
+            *self = Self::new(scheme_by_name(name)?);
+            (self.seed, self.kmeans_full) = (seed, full);
+        }
+        self.seed = file.seed.unwrap_or(self.seed);
+        self.kmeans_full = file.kmeans_full.unwrap_or(self.kmeans_full);
+        for (name, changes) in &file.groups {
+            let group = group_by_name(name)?;
+            let current = self.groups[&group].clone();
+            let plan = changes.apply(current, group)?;
+            check(name, &plan)?;
+            self.groups.insert(group, plan);
+            self.named.push(group);
+        }
+        for rule in file.tensors {
+            let changes: Changes = rule.changes.try_into().map_err(|e: toml::de::Error| {
+                config(format!("{}: {}", rule.pattern, e.message()))
+            })?;
+            // Nonsense in a rule is an error whether or not it ever applies.
+            changes.apply(GroupPlan::new(self.scheme, Group::Other), Group::Other)?;
+            self.rules.push(Rule {
+                pattern: rule.pattern,
+                changes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Decides for every tensor.
+    ///
+    /// # Errors
+    /// If a group or pattern of the user matches nothing, or a scheme cannot hold a tensor.
+    pub(super) fn resolve(&self, tensors: &[NewTensor]) -> Result<Vec<PlannedTensor>> {
+        for group in &self.named {
+            if !tensors.iter().any(|tensor| tensor.group == *group) {
+                return Err(config(format!(
+                    "the plan names the group {}, of which the model has no tensor",
+                    group.name()
+                )));
+            }
+        }
+        for rule in &self.rules {
+            if !tensors.iter().any(|t| matches(&rule.pattern, &t.name)) {
+                return Err(config(format!(
+                    "the pattern {:?} matches no tensor",
+                    rule.pattern
+                )));
+            }
+        }
+        tensors.iter().map(|tensor| self.decide(tensor)).collect()
+    }
+
+    fn decide(&self, tensor: &NewTensor) -> Result<PlannedTensor> {
+        let plain = match self.scheme {
+            Scheme::F32 => Scheme::F32,
+            _ => Scheme::F16,
+        };
+        let mut plan = match self.groups.get(&tensor.group) {
+            Some(plan) => plan.clone(),
+            None => GroupPlan::new(plain, tensor.group),
+        };
+        for rule in &self.rules {
+            if matches(&rule.pattern, &tensor.name) {
+                plan = rule.changes.apply(plan, tensor.group)?;
+                check(&tensor.name, &plan)?;
+            }
+        }
+        let dense = matches!(plan.scheme, Scheme::F32 | Scheme::F16);
+        if tensor.layout == Layout::Vector && !dense {
+            return Err(config(format!(
+                "{}: a vector cannot be stored as {}",
+                tensor.name,
+                plan.scheme.name()
+            )));
+        }
+        let mut planned = PlannedTensor::new(tensor, &plan);
+        if plan.scheme == Scheme::Pq {
+            let (rows, columns) = tensor.matrix();
+            let mut options = PqOptions::new(plan.block);
+            options.centroids = plan.centroids;
+            let as_f16 = PlannedTensor::new(tensor, &GroupPlan::new(Scheme::F16, tensor.group));
+            if options.is_too_small(rows, columns) || planned.bytes >= as_f16.bytes {
+                planned = as_f16;
+                planned.too_small = true;
+            }
+        }
+        Ok(planned)
+    }
+}
+
+impl Changes {
+    fn apply(&self, mut plan: GroupPlan, group: Group) -> Result<GroupPlan> {
+        if let Some(name) = &self.scheme {
+            let scheme = scheme_by_name(name)?;
+            if scheme != plan.scheme {
+                plan = GroupPlan::new(scheme, group);
+            }
+        }
+        plan.block = self.block.unwrap_or(plan.block);
+        plan.centroids = self.centroids.unwrap_or(plan.centroids);
+        plan.row_scale = self.row_scale.unwrap_or(plan.row_scale);
+        plan.zero_point = self.zero_point.unwrap_or(plan.zero_point);
+        if let Some(name) = &self.centroid_type {
+            plan.centroid_type = match name.as_str() {
+                "int8" => CentroidType::Int8,
+                "f16" => CentroidType::F16,
+                _ => {
+                    return Err(config(format!(
+                        "centroid-type {name:?} is unknown; int8 and f16 are known"
+                    )));
+                }
+            };
+        }
+        Ok(plan)
+    }
+}
+
+fn config(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn check(what: &str, plan: &GroupPlan) -> Result<()> {
+    if plan.scheme == Scheme::Pq && !(1..=MAX_BLOCK).contains(&plan.block) {
+        return Err(config(format!(
+            "{what}: block size {} is not 1 to {MAX_BLOCK}",
+            plan.block
+        )));
+    }
+    if plan.scheme == Scheme::Pq && !(2..=256).contains(&plan.centroids) {
+        return Err(config(format!(
+            "{what}: {} centroids are not 2 to 256",
+            plan.centroids
+        )));
+    }
+    if plan.zero_point && !matches!(plan.scheme, Scheme::Int8 | Scheme::Int4) {
+        return Err(config(format!(
+            "{what}: zero points are for int8 and int4 and not for {}",
+            plan.scheme.name()
+        )));
+    }
+    Ok(())
+}
+
+fn group_by_name(name: &str) -> Result<Group> {
+    GROUPS
+        .into_iter()
+        .find(|group| group.name() == name)
+        .ok_or_else(|| {
+            let known = GROUPS.map(Group::name).join(", ");
+            config(format!("group {name:?} is unknown; known: {known}"))
+        })
+}
+
+/// The scheme called `name`.
+fn scheme_by_name(name: &str) -> Result<Scheme> {
+    (Scheme::ALL.iter().copied())
+        .find(|scheme| scheme.name() == name)
+        .ok_or_else(|| {
+            let known: Vec<_> = Scheme::ALL.iter().map(|s| s.name()).collect();
+            config(format!(
+                "scheme {name:?} is unknown; known: {}",
+                known.join(", ")
+            ))
+        })
+}
+
+/// Whether `name` matches `pattern`, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let mut last = None;
+    for part in parts {
+        if let Some(part) = last.replace(part) {
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+    }
+    match last {
+        Some(last) => rest.ends_with(last),
+        None => rest.is_empty(),
+    }
+}
+
+/// A tensor and what becomes of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PlannedTensor {
+    /// Its name in the artifact.
+    pub name: String,
+    /// Its group.
+    pub group: Group,
+    /// `[n]` or `[rows, columns]`.
+    pub shape: Vec<usize>,
+    /// How it is stored.
+    pub plan: GroupPlan,
+    /// Bytes that this takes, codebooks and scales included.
+    pub bytes: u64,
+    /// It was to be `pq`, but is too small for its codebook.
+    pub too_small: bool,
+}
+
+impl PlannedTensor {
+    fn new(tensor: &NewTensor, plan: &GroupPlan) -> Self {
+        let (rows, columns) = tensor.matrix();
+        let n = rows * columns;
+        let rows_of = |bytes: usize| if plan.row_scale { rows * bytes } else { 0 };
+        let zero = if plan.zero_point && plan.row_scale {
+            rows
+        } else {
+            0
+        };
+        let bytes = match plan.scheme {
+            Scheme::F32 => 4 * n,
+            Scheme::F16 => 2 * n,
+            Scheme::Pq => {
+                let (each, scale) = match plan.centroid_type {
+                    CentroidType::F16 => (2, 0),
+                    _ => (1, 4),
+                };
+                let codebook = plan.centroids * plan.block * each + scale;
+                rows * columns.div_ceil(plan.block) + codebook + rows_of(2)
+            }
+            Scheme::Int8 if tensor.layout == Layout::Tiles => {
+                rows * columns.next_multiple_of(8) + rows_of(2) + zero + 8
+            }
+            Scheme::Int8 => n + rows_of(2) + zero + 8,
+            Scheme::Int4 => rows * columns.div_ceil(2) + rows_of(2) + zero + 8,
+        };
+        Self {
+            name: tensor.name.clone(),
+            group: tensor.group,
+            shape: tensor.shape.clone(),
+            plan: plan.clone(),
+            bytes: bytes as u64,
+            too_small: false,
+        }
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> u64 {
+        self.shape.iter().map(|&d| d as u64).product()
+    }
+}
+
+impl fmt::Display for PlannedTensor {
+    /// One line: name, shape, scheme, bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan = &self.plan;
+        let mut scheme = plan.scheme.name().to_owned();
+        if plan.scheme == Scheme::Pq {
+            let kind = match plan.centroid_type {
+                CentroidType::F16 => "f16",
+                _ => "int8",
+            };
+            scheme += &format!(
+                " block {} x {} {kind} centroids",
+                plan.block, plan.centroids
+            );
+            if let Some(&columns) = self.shape.last()
+                && columns % plan.block != 0
+            {
+                scheme += &format!(" (last block {})", columns % plan.block);
+            }
+        }
+        if !matches!(plan.scheme, Scheme::F32 | Scheme::F16) && plan.row_scale {
+            scheme += ", row scales";
+        }
+        if plan.zero_point {
+            scheme += ", zero points";
+        }
+        if self.too_small {
+            scheme += " (too small for a codebook)";
+        }
+        write!(
+            f,
+            "{:<40} {:<14} {:>10} B  {scheme}",
+            self.name,
+            format!("{:?}", self.shape),
+            self.bytes
+        )
+    }
+}
+
+/// The original numbers of the layers to keep.
+pub(super) fn kept_layers(options: &ConvertOptions, layers: usize) -> Result<Vec<usize>> {
+    let Some(kept) = &options.layers else {
+        return Ok((0..layers).collect());
+    };
+    if kept.is_empty() {
+        return Err(config("no layer is kept".into()));
+    }
+    if let Some(pair) = kept.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return Err(config(format!(
+            "layers {} and {} are not in ascending order",
+            pair[0], pair[1]
+        )));
+    }
+    match kept.iter().find(|&&layer| layer >= layers) {
+        Some(layer) => Err(config(format!(
+            "layer {layer} does not exist; the checkpoint has 0 to {}",
+            layers - 1
+        ))),
+        None => Ok(kept.clone()),
+    }
+}
+
+/// For each of `layers` layers the one whose tensors it uses: the first of its chunk of `share`.
+pub(super) fn layer_of(layers: usize, share: usize) -> Vec<usize> {
+    let share = share.max(1);
+    (0..layers).map(|layer| layer / share * share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_like_globs() {
+        for (pattern, name, expected) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.bc", false),
+            ("*", "anything", true),
+            ("layers.0.*", "layers.0.ffn.up.weight", true),
+            ("layers.0.*", "layers.10.ffn.up.weight", false),
+            ("*.weight", "layers.0.ffn.up.weight", true),
+            ("layers.*.ffn.*.weight", "layers.3.ffn.up.weight", true),
+            ("layers.*.ffn.*.weight", "layers.3.ffn.up.bias", false),
+            ("a*a", "a", false),
+            ("a*b*b", "ab", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn layers_are_pruned_first_and_then_shared() {
+        let options = |layers: &[usize]| ConvertOptions {
+            layers: Some(layers.to_vec()),
+            ..Default::default()
+        };
+        assert_eq!(kept_layers(&options(&[0, 2, 4]), 6).unwrap(), [0, 2, 4]);
+        for bad in [&[][..], &[6], &[2, 2], &[3, 1]] {
+            assert!(kept_layers(&options(bad), 6).is_err(), "{bad:?}");
+        }
+        assert_eq!(layer_of(5, 2), [0, 0, 2, 2, 4]);
+        assert_eq!(layer_of(3, 0), [0, 1, 2]);
+    }
+
+    #[test]
+    fn plan_files_are_checked() {
+        for (text, expected) in [
+            ("groups.ffn.block = 0", "block size 0"),
+            ("groups.ffn.blocks = 4", "unknown field `blocks`"),
+            ("groups.fnn.block = 4", "group \"fnn\" is unknown"),
+            ("scheme = \"int5\"", "scheme \"int5\" is unknown"),
+            ("speed = 1", "unknown field `speed`"),
+            (
+                "[[tensors]]\npattern = \"*\"\nblok = 3",
+                "unknown field `blok`",
+            ),
+            ("groups.head.zero-point = true", "zero points are for int8"),
+            ("groups.ffn.centroid-type = \"f8\"", "centroid-type \"f8\""),
+            ("seed = ", "line 1"),
+        ] {
+            let error = Plan::default().apply_toml(text).unwrap_err();
+            assert!(error.to_string().contains(expected), "{text}: {error}");
+            assert!(!error.to_string().contains('\n'));
+        }
+        let mut plan = Plan::default();
+        let text = "seed = 7\n[groups.ffn]\nscheme = \"int8\"\nzero-point = true\n";
+        plan.apply_toml(text).unwrap();
+        assert_eq!(plan.seed, 7);
+        let ffn = &plan.groups[&Group::Ffn];
+        assert!(ffn.scheme == Scheme::Int8 && ffn.zero_point && ffn.row_scale);
+        assert!(plan.set_block("ffn", 8).is_err());
+    }
+}
