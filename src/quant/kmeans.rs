@@ -7,7 +7,7 @@
 //! of the sample. One mean step over everything follows.
 
 use super::Progress;
-use super::blocks::{Blocks, Mass, Stats, assign};
+use super::blocks::{Blocks, Mass, Stats, assign, inverse_power_of_two};
 use super::matrix::Matrix;
 use super::rng::Rng;
 
@@ -187,63 +187,66 @@ fn seed(blocks: &Blocks<'_>, k: usize, rng: &mut Rng) -> Vec<f32> {
     let blocks = view.as_ref().unwrap_or(blocks);
     let (n, b, per_row) = (blocks.len(), blocks.b, blocks.per_row());
 
-    // A block's short tail is filled with the mean, a neutral guess for what is missing.
-    let mean = blocks.w.data().iter().map(|&x| f64::from(x)).sum::<f64>();
-    let mean = (mean / blocks.w.data().len() as f64) as f32;
-    let vector = |at: usize| {
-        let mut vector = blocks.get(at / per_row, at % per_row).to_vec();
-        vector.resize(b, mean);
-        vector
-    };
-    let weights: Vec<f64> = (0..n)
-        .map(|at| f64::from(blocks.mass_of(at / per_row, at % per_row)))
-        .collect();
-    let importance: Vec<f32> = (0..per_row * b)
-        .map(|at| blocks.weight(at / b, at % b))
-        .collect();
-    let distance = |at: usize, c: &[f32]| -> f64 {
-        let j = at % per_row;
-        let x = blocks.get(at / per_row, j);
-        let h = &importance[j * b..][..b];
-        let mut sum = 0.0f32;
-        for ((x, c), h) in x.iter().zip(c).zip(h) {
-            sum += h * (x - c) * (x - c);
+    // Coordinate by coordinate, `[b][n]`, so that distances are computed for many blocks at once.
+    // A short block's tail holds the mean, a neutral guess should it become a centroid.
+    let max = blocks
+        .w
+        .data()
+        .iter()
+        .fold(0.0, |m, x| f32::max(m, x.abs()));
+    let unit = inverse_power_of_two(max);
+    let sum: f64 = blocks.w.data().iter().map(|&x| f64::from(x)).sum();
+    let mean = (sum / blocks.w.data().len() as f64) as f32;
+    let mut x = vec![unit * mean; b * n];
+    let mut weight = vec![0.0; b * n];
+    for at in 0..n {
+        let (r, j) = (at / per_row, at % per_row);
+        for (i, value) in blocks.get(r, j).iter().enumerate() {
+            x[i * n + at] = unit * value;
+            weight[i * n + at] = blocks.mass_of(r, j) * blocks.weight(j, i);
         }
-        f64::from(sum) * weights[at]
-    };
-
-    let mut centroids = vector(rng.below(n));
-    let mut error: Vec<f64> = (0..n).map(|at| distance(at, &centroids)).collect();
-    while centroids.len() < k * b {
-        let total: f64 = error.iter().sum();
-        // Also false for the infinities of absurd inputs.
-        if !(total > 0.0 && total.is_finite()) {
-            centroids.extend_from_within(..b);
-            continue;
-        }
-        let mut best: Option<(f64, Vec<f64>, Vec<f32>)> = None;
-        for _ in 0..CANDIDATES {
-            let mut left = rng.uniform_f64() * total;
-            let drawn = error.iter().position(|e| {
-                left -= e;
-                left < 0.0
-            });
-            let candidate = vector(drawn.unwrap_or(n - 1));
-            let next: Vec<f64> = error
-                .iter()
-                .enumerate()
-                .map(|(at, &e)| e.min(distance(at, &candidate)))
-                .collect();
-            let sum = next.iter().sum();
-            if best.as_ref().is_none_or(|(least, ..)| sum < *least) {
-                best = Some((sum, next, candidate));
+    }
+    // Lowers the errors to what they are with one more centroid, block `at`.
+    let lower = |errors: &[f32], at: usize| -> (f64, Vec<f32>) {
+        let mut distance = vec![0.0; n];
+        for (x, weight) in x.chunks_exact(n).zip(weight.chunks_exact(n)) {
+            let c = x[at];
+            for ((distance, x), weight) in distance.iter_mut().zip(x).zip(weight) {
+                *distance += weight * (x - c) * (x - c);
             }
         }
-        let (_, next, candidate) = best.expect("there is at least one candidate");
-        error = next;
-        centroids.extend(candidate);
+        let pairs = distance.iter_mut().zip(errors);
+        pairs.for_each(|(distance, &error)| *distance = distance.min(error));
+        (distance.iter().map(|&e| f64::from(e)).sum(), distance)
+    };
+
+    let mut chosen = vec![rng.below(n)];
+    let (mut total, mut errors) = lower(&vec![f32::INFINITY; n], chosen[0]);
+    while chosen.len() < k {
+        // Also false for the infinities of absurd inputs.
+        if !(total > 0.0 && total.is_finite()) {
+            chosen.push(chosen[0]);
+            continue;
+        }
+        let mut best = (f64::INFINITY, Vec::new(), 0);
+        for _ in 0..CANDIDATES {
+            let mut left = rng.uniform_f64() * total;
+            let drawn = errors.iter().position(|&e| {
+                left -= f64::from(e);
+                left < 0.0
+            });
+            let candidate = drawn.unwrap_or(n - 1);
+            let (sum, lowered) = lower(&errors, candidate);
+            if sum < best.0 {
+                best = (sum, lowered, candidate);
+            }
+        }
+        (total, errors) = (best.0, best.1);
+        chosen.push(best.2);
     }
-    centroids
+    let values = chosen.iter().flat_map(|at| (0..b).map(move |i| i * n + at));
+    // Dividing by a power of two gives the weight back exactly.
+    values.map(|at| x[at] / unit).collect()
 }
 
 #[cfg(test)]

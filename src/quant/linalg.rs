@@ -6,7 +6,7 @@ use rayon::prelude::*;
 /// Columns factorized together.
 const PANEL: usize = 48;
 /// Columns of a product computed together, so that a strip of the right matrix stays in cache.
-const STRIP: usize = 512;
+const STRIP: usize = 128;
 /// Rows of a product computed by one task.
 pub(super) const ROWS: usize = 16;
 
@@ -83,13 +83,32 @@ pub(super) fn multiply(left: &[f32], right: &[f32], n: usize, out: &mut [f32]) {
     for strip in (0..n).step_by(STRIP) {
         let end = n.min(strip + STRIP);
         for (left, out) in left.chunks(4 * n).zip(out.chunks_mut(4 * n)) {
-            for i in 0..n {
+            // Four terms for each load and store of a sum.
+            let quads = n / 4 * 4;
+            for i in (0..quads).step_by(4) {
+                let from = |t: usize| &right[(i + t) * n + strip..(i + t) * n + end];
+                for (left, out) in left.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+                    add_four(
+                        &mut out[strip..end],
+                        &left[i..i + 4],
+                        [from(0), from(1), from(2), from(3)],
+                    );
+                }
+            }
+            for i in quads..n {
                 let right = &right[i * n + strip..i * n + end];
                 for (left, out) in left.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
                     add_scaled(&mut out[strip..end], left[i], right);
                 }
             }
         }
+    }
+}
+
+fn add_four(to: &mut [f32], factors: &[f32], from: [&[f32]; 4]) {
+    let from = from[0].iter().zip(from[1]).zip(from[2]).zip(from[3]);
+    for (to, (((a, b), c), d)) in to.iter_mut().zip(from) {
+        *to += (factors[0] * a + factors[1] * b) + (factors[2] * c + factors[3] * d);
     }
 }
 
