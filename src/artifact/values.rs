@@ -117,7 +117,7 @@ pub(super) fn int8_padding(values: &[u8], rows: usize, columns: usize) -> Result
 
 /// The high half of the last byte of every `int4` row is zero when the width is odd.
 pub(super) fn int4_padding(values: &[u8], tiles: bool, rows: usize, columns: usize) -> Result<()> {
-    if columns % 2 == 0 {
+    if columns.is_multiple_of(2) {
         return Ok(());
     }
     let units = columns.div_ceil(2);
