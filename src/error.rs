@@ -47,6 +47,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    text: Option<usize>,
     file: Option<PathBuf>,
     tensor: Option<String>,
     offset: Option<u64>,
@@ -59,6 +60,7 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             message: message.into(),
+            text: None,
             file: None,
             tensor: None,
             offset: None,
@@ -96,6 +98,13 @@ impl Error {
         self
     }
 
+    /// Names the text of a call by its number from 0, unless one is named already.
+    #[cfg(feature = "text")]
+    pub(crate) fn in_text(mut self, text: usize) -> Self {
+        self.0.text.get_or_insert(text);
+        self
+    }
+
     pub(crate) fn caused_by(
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -107,6 +116,16 @@ impl Error {
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// What is wrong, without the place: the file, tensor, text and offset are left out.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The text of a call that the error is about, by its number from 0.
+    pub fn text(&self) -> Option<usize> {
+        self.0.text
     }
 
     /// The file that the error is about, where there is one.
@@ -129,6 +148,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner {
             message,
+            text,
             file,
             tensor,
             offset,
@@ -139,6 +159,9 @@ impl fmt::Display for Error {
         }
         if let Some(tensor) = tensor {
             write!(f, "tensor {tensor}: ")?;
+        }
+        if let Some(text) = text {
+            write!(f, "text {text}: ")?;
         }
         f.write_str(message)?;
         if let Some(offset) = offset {

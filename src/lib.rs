@@ -3,6 +3,8 @@
 #![warn(missing_docs)]
 
 mod artifact;
+#[doc(hidden)]
+pub mod bench;
 #[cfg(feature = "convert")]
 pub mod convert;
 mod error;
@@ -17,8 +19,9 @@ pub mod quant;
 #[cfg(feature = "text")]
 mod text;
 
-pub use artifact::{Artifact, Group, Layout, ModelKind, Scheme};
+pub use artifact::{Artifact, Group, Layout, ModelKind, PqInfo, Scheme, TensorInfo, ZeroPointInfo};
 pub use error::{Error, ErrorKind, Result};
+pub use models::encoder::EncoderInfo;
 pub use nn::Mode;
 #[cfg(feature = "text")]
 pub use pipeline::{

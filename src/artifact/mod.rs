@@ -3,6 +3,7 @@
 //! `format-spec.md` is the normative description. This module knows no layers: what a tensor means
 //! to a model is the model's business.
 
+mod info;
 mod limits;
 mod map;
 mod reader;
@@ -17,6 +18,7 @@ mod writer;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+pub use info::{PqInfo, TensorInfo, ZeroPointInfo};
 pub(crate) use limits::{MAX_LABELS, MAX_LAYERS};
 pub(crate) use map::Bytes;
 pub(crate) use tensor::{Bits, StoredCodebook, StoredZero, Tensor, Values};
@@ -158,7 +160,7 @@ impl Artifact {
         &self.parsed.header.model.body
     }
 
-    pub(crate) fn tensors(&self) -> &[Tensor] {
+    pub(crate) fn stored(&self) -> &[Tensor] {
         &self.parsed.tensors
     }
 

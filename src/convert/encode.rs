@@ -201,11 +201,20 @@ fn quantize(
     tensor: &NewTensor,
     planned: &PlannedTensor,
     weights: &[f32],
-    calibration: &mut Option<Calibration>,
+    calibration: &mut Option<Calibration<'_>>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(NewValues, f64)> {
     let (rows, columns) = tensor.matrix();
     let plan = &planned.plan;
+    let original = weights;
+    let adjusted;
+    let weights = match calibration {
+        Some(calibration) => {
+            adjusted = calibration.bias(&tensor.name, weights);
+            &adjusted[..]
+        }
+        None => weights,
+    };
     let matrix = Matrix::new(weights, rows, columns)?;
     let mut target = None;
     let inputs = match calibration {
@@ -258,9 +267,9 @@ fn quantize(
             (from_scalar(quantized), decoded)
         }
     };
-    let error = relative_error(weights, &decoded);
+    let error = relative_error(original, &decoded);
     if let Some(calibration) = calibration {
-        calibration.quantized(&tensor.name, weights, decoded)?;
+        calibration.quantized(&tensor.name, original, decoded);
     }
     Ok((values, error))
 }

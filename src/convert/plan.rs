@@ -178,12 +178,37 @@ impl Plan {
     /// # Errors
     /// If the file cannot be read, or has an unknown key, group, scheme or a value out of range.
     pub fn apply_file(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        self.apply_toml(&text).map_err(|e| e.in_file(path))
+        self.apply_path(path.as_ref(), None)
     }
 
-    fn apply_toml(&mut self, text: &str) -> Result<()> {
+    /// [`apply_file`](Self::apply_file) with `scheme` in place of the file's own `scheme`; groups
+    /// and tensors that name another one keep it.
+    ///
+    /// # Errors
+    /// As for `apply_file`.
+    pub fn apply_file_with_scheme(&mut self, path: impl AsRef<Path>, scheme: Scheme) -> Result<()> {
+        self.apply_path(path.as_ref(), Some(scheme))
+    }
+
+    fn apply_path(&mut self, path: &Path, scheme: Option<Scheme>) -> Result<()> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        self.apply_toml(&text, scheme).map_err(|e| e.in_file(path))
+    }
+
+    /// Changes the scheme of every group that has another one; block sizes stay.
+    fn set_scheme(&mut self, scheme: Scheme) {
+        self.scheme = scheme;
+        for (&group, plan) in &mut self.groups {
+            if plan.scheme != scheme {
+                *plan = GroupPlan {
+                    block: plan.block,
+                    ..GroupPlan::new(scheme, group)
+                };
+            }
+        }
+    }
+
+    fn apply_toml(&mut self, text: &str, scheme: Option<Scheme>) -> Result<()> {
         let one_line = |e: toml::de::Error| {
             let line = e.span().map_or(1, |span| {
                 text[..span.start.min(text.len())].matches('\n').count() + 1
@@ -191,10 +216,9 @@ impl Plan {
             config(format!("line {line}: {}", e.message().replace('\n', " ")))
         };
         let file: PlanFile = toml::from_str(text).map_err(one_line)?;
-        if let Some(name) = &file.scheme {
-            let (seed, full) = (self.seed, self.kmeans_full);
-            *self = Self::new(scheme_by_name(name)?);
-            (self.seed, self.kmeans_full) = (seed, full);
+        let named = file.scheme.as_deref().map(scheme_by_name).transpose()?;
+        if let Some(scheme) = scheme.or(named) {
+            self.set_scheme(scheme);
         }
         self.seed = file.seed.unwrap_or(self.seed);
         self.kmeans_full = file.kmeans_full.unwrap_or(self.kmeans_full);
@@ -560,13 +584,13 @@ mod tests {
             ("groups.ffn.centroid-type = \"f8\"", "centroid-type \"f8\""),
             ("seed = ", "line 1"),
         ] {
-            let error = Plan::default().apply_toml(text).unwrap_err();
+            let error = Plan::default().apply_toml(text, None).unwrap_err();
             assert!(error.to_string().contains(expected), "{text}: {error}");
             assert!(!error.to_string().contains('\n'));
         }
         let mut plan = Plan::default();
         let text = "seed = 7\n[groups.ffn]\nscheme = \"int8\"\nzero-point = true\n";
-        plan.apply_toml(text).unwrap();
+        plan.apply_toml(text, None).unwrap();
         assert_eq!(plan.seed, 7);
         let ffn = &plan.groups[&Group::Ffn];
         assert!(ffn.scheme == Scheme::Int8 && ffn.zero_point && ffn.row_scale);

@@ -65,7 +65,7 @@ impl Panel {
     }
 }
 
-pub(super) fn linear_int8<M: Micro>(
+pub(crate) fn linear_int8<M: Micro>(
     micro: M,
     threads: Threads,
     weights: &Weights,

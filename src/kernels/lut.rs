@@ -22,7 +22,7 @@ pub(super) fn pays(rows: usize, weights: &Weights) -> bool {
     rows <= MAX_ROWS && weights.out_features >= 256 && weights.activation_block() >= 4
 }
 
-pub(super) fn linear<M: Micro>(
+pub(crate) fn linear<M: Micro>(
     micro: M,
     threads: Threads,
     weights: &Weights,

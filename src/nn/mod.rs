@@ -127,7 +127,7 @@ impl<'a> Loader<'a> {
     /// Fails if the artifact has a tensor that no layer took.
     pub(crate) fn finish(self) -> Result<()> {
         let left = |tensor: &&Tensor| !self.taken.contains(tensor.name.as_str());
-        match self.artifact.tensors().iter().find(left) {
+        match self.artifact.stored().iter().find(left) {
             Some(tensor) => Err(self.artifact.locate(
                 Error::format("the model has no such tensor")
                     .in_tensor(tensor.name.escape_debug().to_string()),

@@ -87,6 +87,17 @@ impl SentenceEmbedder {
         self.run(&Texts::Pairs(pairs))
     }
 
+    /// Embeds texts that are token ids already, special tokens included: for an app with a
+    /// tokenizer of its own. Every token has type 0.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLong`] if a text has more than [`max_length`](Self::max_length) tokens
+    /// (ids are never cut), [`ErrorKind::Input`] if it has none or one that is not in the
+    /// vocabulary; [`Error::text`] is its number from 0.
+    pub fn embed_ids(&self, texts: &[&[u32]]) -> Result<Vec<Embedding>> {
+        self.run(&Texts::Ids(texts))
+    }
+
     fn run(&self, texts: &Texts) -> Result<Vec<Embedding>> {
         let results = self.model.run(texts, |encoder, context, batch| {
             encoder.embed(context, batch)

@@ -97,8 +97,40 @@ impl TextModel {
                     self.tokenizer
                         .encode_pairs(pairs, self.limit, self.truncation)
                 }
+                Texts::Ids(texts) => (texts.iter().enumerate())
+                    .map(|(i, ids)| self.checked(ids).map_err(|e| e.in_text(i)))
+                    .collect(),
             }?;
             self.forward(encoded, &forward)
+        })
+    }
+
+    /// A text of token ids, as if the tokenizer had made it.
+    fn checked(&self, ids: &[u32]) -> Result<Encoded> {
+        let wrong = |kind, message| Err(Error::new(kind, message));
+        if ids.is_empty() {
+            return wrong(ErrorKind::Input, "the text has no tokens".into());
+        }
+        if ids.len() > self.limit {
+            let (tokens, limit) = (ids.len(), self.limit);
+            return wrong(
+                ErrorKind::TooLong,
+                format!("the text has {tokens} tokens, the limit is {limit}"),
+            );
+        }
+        let size = self.encoder.config.vocab_size;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
+            return wrong(
+                ErrorKind::Input,
+                format!("token id {id} is not in the vocabulary of {size}"),
+            );
+        }
+        Ok(Encoded {
+            ids: ids.to_vec(),
+            type_ids: vec![0; ids.len()],
+            tokens: ids.len(),
+            original_tokens: ids.len(),
+            truncated: false,
         })
     }
 
@@ -131,4 +163,5 @@ impl TextModel {
 enum Texts<'t> {
     Single(&'t [&'t str]),
     Pairs(&'t [(&'t str, &'t str)]),
+    Ids(&'t [&'t [u32]]),
 }

@@ -24,7 +24,7 @@ pub(super) fn upper_factor(h: &[f64], n: usize) -> Option<Vec<f64>> {
 ///
 /// A panel of columns at a time: subtract what earlier columns contribute (most of the work: dot
 /// products of rows), factorize the square on the diagonal, solve for the rows below it.
-pub(super) fn cholesky(a: &mut [f64], n: usize) -> Option<()> {
+pub(crate) fn cholesky(a: &mut [f64], n: usize) -> Option<()> {
     for p in (0..n).step_by(PANEL) {
         let width = PANEL.min(n - p);
         let panel: Vec<f64> = a[p * n..(p + width) * n].to_vec();

@@ -16,7 +16,7 @@ mod codebook;
 mod feedback;
 mod half;
 mod kmeans;
-mod linalg;
+pub(crate) mod linalg;
 mod matrix;
 mod nearest;
 pub mod pq;

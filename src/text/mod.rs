@@ -237,7 +237,7 @@ fn in_order<T: Sync>(
 
 /// Says which text of a batch an error is about.
 fn named(index: usize, result: Result<Encoded>) -> Result<Encoded> {
-    result.map_err(|error| Error::new(error.kind(), format!("text {index}: {error}")))
+    result.map_err(|error| error.in_text(index))
 }
 
 fn internal(error: Box<dyn std::error::Error + Send + Sync>) -> Error {

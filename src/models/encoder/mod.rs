@@ -5,9 +5,11 @@
 //! so a text's result cannot depend on its neighbours.
 
 mod config;
+mod info;
 mod load;
 
 pub(crate) use config::{Config, Family, HiddenAct, Pooling, Problem, Task};
+pub use info::EncoderInfo;
 
 use std::ops::Range;
 

@@ -1,0 +1,39 @@
+//! Both ways of multiplying with codes, on one thread: `cargo bench --bench matmul`.
+//!
+//! Throughput is in multiply-accumulates a second (criterion calls them elements). The threshold in
+//! `src/kernels/lut.rs` rests on these figures.
+
+use std::hint::black_box;
+
+use centroid::bench::Matmul;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+fn matmul(c: &mut Criterion) {
+    for shape in [[768, 768], [3072, 768], [768, 3072]] {
+        for block in [4, 8] {
+            let [out_features, in_features] = shape;
+            let mut group = c.benchmark_group(format!("{out_features}x{in_features} block {block}"));
+            for rows in [1, 2, 3, 4, 8, 32, 128] {
+                let mut matmul = Matmul::new(shape, block, rows).unwrap();
+                group.throughput(Throughput::Elements(matmul.work()));
+                group.bench_function(BenchmarkId::new("int8 decode", rows), |b| {
+                    b.iter(|| black_box(matmul.int8_decode()))
+                });
+                if rows <= 4 {
+                    group.bench_function(BenchmarkId::new("int8 tables", rows), |b| {
+                        b.iter(|| black_box(matmul.int8_tables()))
+                    });
+                }
+                if rows == 1 || rows == 32 {
+                    group.bench_function(BenchmarkId::new("exact", rows), |b| {
+                        b.iter(|| black_box(matmul.exact()))
+                    });
+                }
+            }
+            group.finish();
+        }
+    }
+}
+
+criterion_group!(benches, matmul);
+criterion_main!(benches);

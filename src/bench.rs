@@ -1,0 +1,85 @@
+//! The two ways of multiplying, laid open for `benches/matmul.rs`. Not part of the public interface.
+
+use crate::error::Result;
+use crate::kernels::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero, gemm, lut};
+
+/// A weight `[out_features, in_features]` of generated codes, and inputs for it.
+pub struct Matmul {
+    isa: Isa,
+    shape: [usize; 2],
+    codes: Vec<u8>,
+    book: Codebook,
+    x: Vec<f32>,
+    quantized: QuantizedRows,
+    y: Vec<f32>,
+}
+
+impl Matmul {
+    /// One thread, the instruction set of `CENTROID_ISA` or the fastest.
+    ///
+    /// # Errors
+    /// If that instruction set is not there.
+    pub fn new(shape: [usize; 2], block: usize, rows: usize) -> Result<Self> {
+        let [out_features, in_features] = shape;
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let codes = (0..out_features * in_features.div_ceil(block)).map(|_| next());
+        let codes = codes.collect();
+        let centroids: Vec<i8> = (0..256 * block).map(|_| (next() as i8).max(-127)).collect();
+        let x: Vec<f32> = (0..rows * in_features).map(|_| f32::from(next()) - 128.0).collect();
+        Ok(Self {
+            isa: Isa::detect()?,
+            shape,
+            codes,
+            book: Codebook::from_int8(&centroids, block, 0.01),
+            quantized: QuantizedRows::quantize(&x, in_features),
+            x,
+            y: vec![0.0; rows * out_features],
+        })
+    }
+
+    /// Multiply-accumulates of one call.
+    pub fn work(&self) -> u64 {
+        (self.quantized.rows() * self.shape[0] * self.shape[1]) as u64
+    }
+
+    /// Tile decode + GEMM with `int8` activations.
+    pub fn int8_decode(&mut self) -> f32 {
+        let (isa, weights) = (self.isa, weights(self.shape, &self.codes, &self.book));
+        crate::kernels::dispatch!(isa, micro => gemm::linear_int8(
+            micro, Threads(1), &weights, &self.quantized, &mut self.y,
+        ));
+        self.y[0]
+    }
+
+    /// Lookup tables with `int8` activations.
+    pub fn int8_tables(&mut self) -> f32 {
+        let (isa, weights) = (self.isa, weights(self.shape, &self.codes, &self.book));
+        crate::kernels::dispatch!(isa, micro => lut::linear(
+            micro, Threads(1), &weights, &self.codes, &self.book, &self.quantized, &mut self.y,
+        ));
+        self.y[0]
+    }
+
+    /// Tile decode + GEMM with `f32` activations.
+    pub fn exact(&mut self) -> f32 {
+        let weights = weights(self.shape, &self.codes, &self.book);
+        crate::kernels::linear_f32(self.isa, Threads(1), &weights, &self.x, &mut self.y);
+        self.y[0]
+    }
+}
+
+fn weights<'a>(shape: [usize; 2], codes: &'a [u8], book: &'a Codebook) -> Weights<'a> {
+    Weights {
+        out_features: shape[0],
+        in_features: shape[1],
+        codes: Codes::Pq { codes, book },
+        scale: book.f32_scale,
+        row_scale: None,
+        zero: Zero::Tensor(0),
+        bias: None,
+    }
+}

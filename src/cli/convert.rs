@@ -1,0 +1,371 @@
+//! `centroid convert`
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use centroid::Scheme;
+use centroid::convert::{Architecture, Conversion, ConvertOptions, Plan, Pooling, Report};
+use centroid::quant::CentroidType;
+use clap::Args;
+use serde::Serialize;
+
+use super::input::Lines;
+use super::output::{Out, one_line, size};
+use super::progress::Progress;
+use super::values::{self, Blocks, GROUPS, Labels, Layers};
+use super::{Failure, note};
+
+/// Make a `.centroid` file of a checkpoint
+///
+/// Reads a Hugging Face or sentence-transformers directory (config.json, safetensors, tokenizer) or
+/// generates weights for a well-known architecture, prints what each tensor becomes, quantizes, and
+/// reports sizes and errors. The plan and the progress go to standard error, the report to standard
+/// output.
+///
+/// A flag goes over the plan file, and that over the defaults. `--scheme` stands in for the plan
+/// file's `scheme`; groups and tensors to which the file gives a scheme of their own keep it, and a
+/// rule for a single tensor goes over every flag. A flag that has no effect on any group is an
+/// error.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    centroid convert all-MiniLM-L6-v2 -o minilm.centroid\n  \
+    centroid convert roberta-large-mnli -o nli.centroid --block ffn=8,attention=8 --row-scale\n  \
+    centroid convert model -o model.centroid --plan plan.toml --calibrate sample.txt\n  \
+    centroid convert --random roberta-base -o size.centroid --share 2")]
+pub struct Convert {
+    /// The checkpoint's directory
+    #[arg(
+        value_name = "DIR",
+        required_unless_present = "random",
+        conflicts_with = "random"
+    )]
+    directory: Option<PathBuf>,
+    /// Generate weights for this architecture: size and speed are real, answers are not
+    #[arg(long, value_name = "ARCH", value_parser = values::architecture())]
+    random: Option<Architecture>,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Overwrite the file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    quantization: Quantization,
+    /// One scale for a tensor and none a row (int8, int4)
+    #[arg(long, conflicts_with = "row_scale")]
+    per_tensor: bool,
+    /// Give each row a scale of its own [default: pq no, int8 and int4 yes]
+    #[arg(long)]
+    row_scale: bool,
+    /// Shift the grid to the range of the weights (int8, int4)
+    #[arg(long)]
+    zero_point: bool,
+    /// Centroids in a codebook, 2 to 256 [default: 256] (pq)
+    #[arg(long, value_name = "N", value_parser = values::centroids)]
+    centroids: Option<usize>,
+    /// How centroids are stored [default: int8] (pq)
+    #[arg(long, value_name = "TYPE", value_parser = values::centroid_type())]
+    centroid_type: Option<CentroidType>,
+    /// Run every K-means iteration on all vectors and not on a sample (pq)
+    #[arg(long)]
+    kmeans_full: bool,
+    /// A plan: TOML with scheme, seed, kmeans-full, [groups.NAME], [[tensors]]
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Minimise the error of layer outputs on these texts, one a line
+    #[arg(long, value_name = "FILE", conflicts_with = "random")]
+    calibrate: Option<PathBuf>,
+    /// Layers to keep, ascending, from 0: 0,2,4 [default: all]
+    #[arg(long, value_name = "LIST", value_parser = values::layers)]
+    layers: Option<Layers>,
+    /// Seed of every random choice [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Pooling of an embedding model [default: what the checkpoint says, else mean]
+    #[arg(long, value_name = "HOW", value_parser = values::pooling())]
+    pooling: Option<Pooling>,
+    /// Divide embeddings by their L2 norm [default: what the checkpoint says]
+    #[arg(long)]
+    normalize: bool,
+    /// Labels of a classifier: a,b,c [default: what the checkpoint says]
+    #[arg(long, value_name = "LIST", value_parser = values::labels)]
+    labels: Option<Labels>,
+}
+
+/// The flags that `bench` has, too.
+#[derive(Args, Clone)]
+pub struct Quantization {
+    /// How matrices are stored [default: pq]
+    #[arg(long, value_name = "SCHEME", value_parser = values::scheme())]
+    pub scheme: Option<Scheme>,
+    /// Columns in a block, 1 to 64, by group [default: ffn=8,attention=4,embedding=8,position=8,
+    /// head=4; attention=8,embedding=16 for a generated roberta-base] (pq)
+    #[arg(long, value_name = "GROUP=N,...", value_parser = values::blocks)]
+    pub block: Option<Blocks>,
+    /// Let each N layers in a row share the weights of the first of them
+    #[arg(long, value_name = "N", value_parser = values::positive)]
+    pub share: Option<usize>,
+}
+
+impl Quantization {
+    /// The defaults, a plan file and the flags, in this order.
+    pub fn plan(
+        &self,
+        architecture: Option<Architecture>,
+        file: Option<&Path>,
+    ) -> Result<Plan, Failure> {
+        let scheme = self.scheme.unwrap_or(Scheme::Pq);
+        let mut plan = match architecture {
+            Some(architecture) => architecture.default_plan(scheme),
+            None => Plan::new(scheme),
+        };
+        match (file, self.scheme) {
+            (Some(file), Some(scheme)) => plan.apply_file_with_scheme(file, scheme)?,
+            (Some(file), None) => plan.apply_file(file)?,
+            (None, _) => {}
+        }
+        for (group, size) in self.block.iter().flat_map(|blocks| &blocks.0) {
+            plan.set_block(group.name(), *size).map_err(usage)?;
+        }
+        Ok(plan)
+    }
+}
+
+fn usage(error: centroid::Error) -> Failure {
+    Failure::Usage(error.to_string())
+}
+
+impl Convert {
+    pub fn run(self) -> Result<(), Failure> {
+        self.check_output()?;
+        let options = self.options()?;
+        let conversion = match (&self.random, &self.directory) {
+            (Some(architecture), _) => Conversion::random(*architecture, &options)?,
+            (None, Some(directory)) => Conversion::from_directory(directory, &options)?,
+            (None, None) => return Err(Failure::Usage("DIR or --random is missing".into())),
+        };
+        show_plan(&conversion);
+        let progress = Progress::new(conversion.work());
+        let written = conversion.write(&self.output, self.force, &|work| progress.add(work));
+        progress.finish();
+        let report = written?;
+        let mut out = Out::new();
+        if self.json {
+            out.json(&self.summary(&conversion, &report))?;
+        } else {
+            self.print(&mut out, &conversion, &report)?;
+        }
+        out.flush()
+    }
+
+    /// Fails before hours of work whose result could not be written.
+    fn check_output(&self) -> Result<(), Failure> {
+        let fail = |message| {
+            let file = self.output.display();
+            Err(Failure::Failed(format!("{file}: {message}")))
+        };
+        if self.output.is_dir() {
+            return fail("is a directory");
+        }
+        if !self.force && self.output.symlink_metadata().is_ok() {
+            return fail("the file exists already; --force overwrites it");
+        }
+        match self.output.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+                fail("its directory does not exist")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn options(&self) -> Result<ConvertOptions, Failure> {
+        let mut plan = (self.quantization).plan(self.random, self.plan.as_deref())?;
+        self.change_groups(&mut plan)?;
+        plan.seed = self.seed.unwrap_or(plan.seed);
+        plan.kmeans_full |= self.kmeans_full;
+        let calibration = match &self.calibrate {
+            Some(file) => read_texts(file)?,
+            None => Vec::new(),
+        };
+        Ok(ConvertOptions {
+            plan,
+            layers: self.layers.clone().map(|layers| layers.0),
+            share: self.quantization.share.unwrap_or(0),
+            pooling: self.pooling,
+            normalize: self.normalize,
+            labels: self.labels.clone().map(|labels| labels.0),
+            calibration,
+        })
+    }
+
+    /// Flags for all groups. Each one changes those whose scheme knows it, of which there must be
+    /// one.
+    fn change_groups(&self, plan: &mut Plan) -> Result<(), Failure> {
+        use Scheme::{Int4, Int8, Pq};
+        let scales: &[Scheme] = &[Pq, Int8, Int4];
+        for (given, flag, schemes) in [
+            (self.centroids.is_some(), "--centroids", &[Pq][..]),
+            (self.centroid_type.is_some(), "--centroid-type", &[Pq]),
+            (self.kmeans_full, "--kmeans-full", &[Pq]),
+            (self.row_scale, "--row-scale", scales),
+            (self.per_tensor, "--per-tensor", &[Int8, Int4]),
+            (self.zero_point, "--zero-point", &[Int8, Int4]),
+        ] {
+            let known = |group| {
+                let group = plan.group_mut(group);
+                group.is_some_and(|group| schemes.contains(&group.scheme))
+            };
+            if given && !GROUPS.into_iter().any(known) {
+                let names: Vec<_> = schemes.iter().map(|scheme| scheme.name()).collect();
+                return Err(Failure::Usage(format!(
+                    "{flag} is for {}, which the plan gives to no group",
+                    names.join(" and ")
+                )));
+            }
+        }
+        plan.set_all(|group| {
+            if group.scheme == Pq {
+                group.centroids = self.centroids.unwrap_or(group.centroids);
+                group.centroid_type = self.centroid_type.unwrap_or(group.centroid_type);
+            }
+            if scales.contains(&group.scheme) {
+                group.row_scale |= self.row_scale;
+            }
+            if matches!(group.scheme, Int8 | Int4) {
+                group.row_scale &= !self.per_tensor;
+                group.zero_point |= self.zero_point;
+            }
+        })
+        .map_err(usage)
+    }
+}
+
+/// The texts of a calibration file.
+fn read_texts(path: &Path) -> Result<Vec<String>, Failure> {
+    let fail = |message: String| Failure::Failed(format!("{}: {message}", path.display()));
+    let mut lines = Lines::new(File::open(path).map_err(|e| fail(e.to_string()))?);
+    let mut texts = Vec::new();
+    let mut count = 0;
+    while let Some((number, line)) = lines.next() {
+        let text = line.map_err(|message| fail(format!("line {number}: {message}")))?;
+        count = number;
+        if !text.trim().is_empty() {
+            texts.push(text);
+        }
+    }
+    match texts.is_empty() {
+        true if count == 0 => Err(fail("line 1: the file is empty".into())),
+        true => Err(fail(format!(
+            "line {count}: the end, and every line is empty"
+        ))),
+        false => Ok(texts),
+    }
+}
+
+/// What each tensor becomes, on standard error.
+fn show_plan(conversion: &Conversion) {
+    let mut groups: BTreeMap<_, u64> = BTreeMap::new();
+    for tensor in conversion.plan() {
+        note(format_args!("{}", one_line(&tensor.to_string())));
+        *groups.entry(tensor.group).or_default() += tensor.bytes;
+    }
+    for text in conversion.notes() {
+        note(format_args!("note: {}", one_line(text)));
+    }
+    let total: u64 = groups.values().sum();
+    let groups: Vec<String> = (groups.iter())
+        .map(|(group, bytes)| format!("{} {}", group.name(), size(*bytes)))
+        .collect();
+    note(format_args!(
+        "plan: {} = {}",
+        groups.join(" + "),
+        size(total)
+    ));
+}
+
+#[derive(Serialize)]
+struct Summary {
+    file: String,
+    file_bytes: u64,
+    weight_bytes: u64,
+    tokenizer_bytes: u64,
+    parameters: u64,
+    compression_ratio: f64,
+    tensors: Vec<Tensor>,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Tensor {
+    name: String,
+    group: &'static str,
+    shape: Vec<usize>,
+    scheme: &'static str,
+    bytes: u64,
+    relative_error: Option<f64>,
+}
+
+impl Convert {
+    fn summary(&self, conversion: &Conversion, report: &Report) -> Summary {
+        let tensors =
+            (conversion.plan().iter().zip(&report.tensors)).map(|(planned, done)| Tensor {
+                name: done.name.clone(),
+                group: planned.group.name(),
+                shape: planned.shape.clone(),
+                scheme: done.scheme.name(),
+                bytes: planned.bytes,
+                relative_error: done.relative_error,
+            });
+        Summary {
+            file: self.output.display().to_string(),
+            file_bytes: report.file_bytes,
+            weight_bytes: report.weight_bytes,
+            tokenizer_bytes: report.tokenizer_bytes,
+            parameters: report.parameters,
+            compression_ratio: report.compression_ratio(),
+            tensors: tensors.collect(),
+            notes: conversion.notes().to_vec(),
+        }
+    }
+
+    fn print(
+        &self,
+        out: &mut Out,
+        conversion: &Conversion,
+        report: &Report,
+    ) -> Result<(), Failure> {
+        let summary = self.summary(conversion, report);
+        if summary.tensors.iter().any(|t| t.relative_error.is_some()) {
+            out.line(format_args!(
+                "{:<40} {:<6} {:>10}  relative error",
+                "tensor", "scheme", "bytes"
+            ))?;
+            for tensor in &summary.tensors {
+                out.line(format_args!(
+                    "{:<40} {:<6} {:>10}  {}",
+                    tensor.name,
+                    tensor.scheme,
+                    tensor.bytes,
+                    tensor
+                        .relative_error
+                        .map_or("-".into(), |e| format!("{e:.5}"))
+                ))?;
+            }
+        }
+        out.line(format_args!(
+            "weights {}, tokenizer {}, {:.1} times smaller than f32",
+            size(summary.weight_bytes),
+            size(summary.tokenizer_bytes),
+            summary.compression_ratio
+        ))?;
+        out.line(format_args!(
+            "wrote {} ({} bytes)",
+            one_line(&summary.file),
+            summary.file_bytes
+        ))
+    }
+}

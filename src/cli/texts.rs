@@ -1,0 +1,183 @@
+//! What `classify` and `embed` have in common: flags, and the loop over the input.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use centroid::{Artifact, Mode, Options, Truncation};
+use clap::Args;
+use serde::Serialize;
+
+use super::input::{Input, Item};
+use super::output::{Out, one_line};
+use super::{Failure, note, values};
+
+#[derive(Args)]
+pub struct TextArgs {
+    /// The `.centroid` file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Texts; without any, or with `-` alone, standard input is read: one text a line
+    #[arg(value_name = "TEXT")]
+    texts: Vec<OsString>,
+    /// How linear layers treat their input: rounded to int8, or as it is
+    #[arg(long, value_parser = values::mode(), default_value = "int8")]
+    mode: Mode,
+    /// Threads to use [default: as many as the process may run on]
+    #[arg(long, value_name = "N", value_parser = values::threads)]
+    threads: Option<usize>,
+    /// The most tokens of a text, special tokens included [default: the model's limit]
+    #[arg(long, value_name = "N", value_parser = values::positive)]
+    max_length: Option<usize>,
+    /// Cut longer texts; without this they are an error
+    #[arg(long)]
+    truncate: bool,
+    /// Each text is a pair, separated by a tab
+    #[arg(long)]
+    pair: bool,
+    /// Print a JSON object a text (JSON Lines)
+    #[arg(long)]
+    json: bool,
+    /// Print token ids, too
+    #[arg(long)]
+    ids: bool,
+}
+
+/// What a pipeline says about a text.
+pub struct Answer<T> {
+    pub tokens: usize,
+    pub truncated: bool,
+    pub ids: Vec<u32>,
+    pub value: T,
+}
+
+/// A pipeline, as the loop sees it.
+pub trait Pipeline {
+    /// What JSON has beyond text and tokens.
+    type Value: Serialize;
+    fn open(artifact: Artifact, options: Options) -> centroid::Result<Self>
+    where
+        Self: Sized;
+    fn max_length(&self) -> usize;
+    fn texts(&self, texts: &[&str]) -> centroid::Result<Vec<Answer<Self::Value>>>;
+    fn pairs(&self, pairs: &[(&str, &str)]) -> centroid::Result<Vec<Answer<Self::Value>>>;
+    /// A line for people; `texts` is to follow the values where it helps.
+    fn plain(value: &Self::Value, texts: &str) -> String;
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_pair: Option<&'a str>,
+    tokens: usize,
+    truncated: bool,
+    #[serde(flatten)]
+    value: &'a T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ids: Option<&'a [u32]>,
+}
+
+impl TextArgs {
+    pub fn run<P: Pipeline>(self, prepare: impl Fn(&mut P::Value)) -> Result<(), Failure> {
+        let mut options = Options::new()
+            .mode(self.mode)
+            .threads(self.threads.unwrap_or(0));
+        if let Some(tokens) = self.max_length {
+            options = options.max_length(tokens);
+        }
+        if self.truncate {
+            options = options.truncation(Truncation::Truncate);
+        }
+        let model = P::open(Artifact::open(&self.file)?, options)?;
+        let mut input = Input::new(self.texts, self.pair);
+        let mut out = Out::new();
+        let mut cut = 0;
+        loop {
+            let (items, failure) = input.block();
+            if items.is_empty() && failure.is_none() {
+                break;
+            }
+            let (answers, failed) = answer(&model, &items);
+            for (item, mut answer) in items.iter().zip(answers) {
+                cut += usize::from(answer.truncated);
+                prepare(&mut answer.value);
+                if self.json {
+                    out.json_line(&Line {
+                        text: &item.text,
+                        text_pair: item.pair.as_deref(),
+                        tokens: answer.tokens,
+                        truncated: answer.truncated,
+                        value: &answer.value,
+                        ids: self.ids.then_some(&answer.ids),
+                    })?;
+                } else {
+                    let line = plain::<P>(item, &answer, self.ids);
+                    out.line(format_args!("{line}"))?;
+                }
+            }
+            out.flush()?;
+            if let Some(failure) = failed.or(failure) {
+                return Err(failure);
+            }
+        }
+        if cut > 0 {
+            let texts = if cut == 1 { "text was" } else { "texts were" };
+            let limit = model.max_length();
+            note(format_args!("note: {cut} {texts} cut to {limit} tokens"));
+        }
+        Ok(())
+    }
+}
+
+/// The answers to a block, up to the first text without one.
+fn answer<P: Pipeline>(model: &P, items: &[Item]) -> (Vec<Answer<P::Value>>, Option<Failure>) {
+    if let Ok(answers) = batch(model, items) {
+        return (answers, None);
+    }
+    // One by one, to tell which text it is and to answer those in front of it. Results do not
+    // depend on the batch.
+    let mut answers = Vec::new();
+    for item in items {
+        match batch(model, std::slice::from_ref(item)) {
+            Ok(one) => answers.extend(one),
+            Err(error) => {
+                let message = match error.text() {
+                    Some(_) => error.message().to_owned(),
+                    None => error.to_string(),
+                };
+                let failure = Failure::Failed(format!("{}: {message}", item.place));
+                return (answers, Some(failure));
+            }
+        }
+    }
+    (answers, None)
+}
+
+fn batch<P: Pipeline>(model: &P, items: &[Item]) -> centroid::Result<Vec<Answer<P::Value>>> {
+    match items.first() {
+        Some(Item { pair: Some(_), .. }) => {
+            let pairs = items.iter();
+            let pairs = pairs.map(|i| (&i.text[..], i.pair.as_deref().unwrap_or_default()));
+            model.pairs(&pairs.collect::<Vec<_>>())
+        }
+        _ => {
+            let texts: Vec<&str> = items.iter().map(|item| &item.text[..]).collect();
+            model.texts(&texts)
+        }
+    }
+}
+
+fn plain<P: Pipeline>(item: &Item, answer: &Answer<P::Value>, ids: bool) -> String {
+    let mut texts = one_line(&item.text);
+    if let Some(pair) = &item.pair {
+        texts += "\t";
+        texts += &one_line(pair);
+    }
+    let mut line = P::plain(&answer.value, &texts);
+    if ids {
+        let ids: Vec<String> = answer.ids.iter().map(u32::to_string).collect();
+        line += "\t";
+        line += &ids.join(" ");
+    }
+    line
+}

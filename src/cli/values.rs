@@ -1,0 +1,149 @@
+//! Values of flags: what clap checks before a verb starts.
+
+use std::collections::HashSet;
+
+use centroid::convert::{Architecture, Pooling};
+use centroid::quant::CentroidType;
+use centroid::{Group, Mode, Scheme};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+/// A value out of a list of named ones, which `--help` shows.
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    known: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(known.map(|(name, _)| name)).map(move |given| {
+        let found = known.iter().find(|(name, _)| *name == given);
+        found.map_or(known[0].1, |(_, value)| *value)
+    })
+}
+
+pub fn scheme() -> impl TypedValueParser<Value = Scheme> {
+    use Scheme::{F16, F32, Int4, Int8, Pq};
+    one_of([Pq, Int8, Int4, F16, F32].map(|scheme| (scheme.name(), scheme)))
+}
+
+pub fn centroid_type() -> impl TypedValueParser<Value = CentroidType> {
+    one_of([("int8", CentroidType::Int8), ("f16", CentroidType::F16)])
+}
+
+pub fn pooling() -> impl TypedValueParser<Value = Pooling> {
+    one_of([
+        ("mean", Pooling::Mean),
+        ("cls", Pooling::Cls),
+        ("max", Pooling::Max),
+    ])
+}
+
+pub fn mode() -> impl TypedValueParser<Value = Mode> {
+    one_of([Mode::Int8, Mode::Exact].map(|mode| (mode.name(), mode)))
+}
+
+pub fn architecture() -> impl TypedValueParser<Value = Architecture> {
+    one_of(Architecture::ALL.map(|architecture| (architecture.name(), architecture)))
+}
+
+/// A count of at least 1.
+pub fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<u32>() {
+        Ok(0) => Err("0 is less than 1".into()),
+        Ok(n) => Ok(n as usize),
+        Err(_) => Err("not a count".into()),
+    }
+}
+
+/// Threads that can be had at all.
+pub fn threads(text: &str) -> Result<usize, String> {
+    match positive(text)? {
+        n if n > 1024 => Err("more than 1024".into()),
+        n => Ok(n),
+    }
+}
+
+pub fn centroids(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (2..=256).contains(&n) => Ok(n),
+        Ok(_) => Err("not 2 to 256".into()),
+        Err(_) => Err("not a count".into()),
+    }
+}
+
+pub fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=3600.0).contains(&s) => Ok(s),
+        Ok(_) => Err("not 0 to 3600".into()),
+        Err(_) => Err("not a number".into()),
+    }
+}
+
+/// The groups that have plans.
+pub const GROUPS: [Group; 5] = [
+    Group::Ffn,
+    Group::Attention,
+    Group::Embedding,
+    Group::Position,
+    Group::Head,
+];
+
+/// Block sizes of groups, each one named once.
+#[derive(Clone)]
+pub struct Blocks(pub Vec<(Group, usize)>);
+
+/// `GROUP=N,...`
+pub fn blocks(text: &str) -> Result<Blocks, String> {
+    let mut blocks: Vec<(Group, usize)> = Vec::new();
+    for part in text.split(',') {
+        let (name, size) =
+            (part.split_once('=')).ok_or_else(|| format!("{part:?} is not of the form GROUP=N"))?;
+        let group = (GROUPS.into_iter())
+            .find(|group| group.name() == name)
+            .ok_or_else(|| {
+                let known = GROUPS.map(Group::name).join(", ");
+                format!("group {name:?} is unknown; known: {known}")
+            })?;
+        if blocks.iter().any(|(other, _)| *other == group) {
+            return Err(format!("{name} is there twice"));
+        }
+        match size.parse() {
+            Ok(size) if (1..=64).contains(&size) => blocks.push((group, size)),
+            _ => return Err(format!("{name}: block size {size:?} is not 1 to 64")),
+        }
+    }
+    Ok(Blocks(blocks))
+}
+
+/// Layer numbers, ascending.
+#[derive(Clone)]
+pub struct Layers(pub Vec<usize>);
+
+pub fn layers(text: &str) -> Result<Layers, String> {
+    let number = |part: &str| {
+        part.parse::<usize>()
+            .map_err(|_| format!("{part:?} is not a layer's number"))
+    };
+    let layers = text.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+    match layers.windows(2).find(|pair| pair[0] >= pair[1]) {
+        Some(pair) => Err(format!(
+            "{} and {} are not in ascending order",
+            pair[0], pair[1]
+        )),
+        None => Ok(Layers(layers)),
+    }
+}
+
+/// Labels, none empty and no two equal.
+#[derive(Clone)]
+pub struct Labels(pub Vec<String>);
+
+pub fn labels(text: &str) -> Result<Labels, String> {
+    let labels: Vec<String> = text.split(',').map(str::to_owned).collect();
+    let mut seen = HashSet::new();
+    for (index, label) in labels.iter().enumerate() {
+        if label.trim().is_empty() {
+            return Err(format!("label {} is empty", index + 1));
+        }
+        if !seen.insert(label) {
+            return Err(format!("{label:?} is there twice"));
+        }
+    }
+    Ok(Labels(labels))
+}
