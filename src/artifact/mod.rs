@@ -15,6 +15,7 @@ mod values;
 #[cfg(feature = "convert")]
 mod writer;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use info::{PqInfo, TensorInfo, ZeroPointInfo};
@@ -140,12 +141,11 @@ impl Artifact {
             })
         });
         let sections: u64 = weights.map(|s| s.bytes.len() as u64).sum();
-        let mut seen = Vec::new();
+        let mut seen = HashSet::new();
         let mut scales = 0;
         for tensor in &self.parsed.tensors {
             let first = tensor.sections()[0].as_ptr();
-            if tensor.header_bytes() > 0 && !seen.contains(&first) {
-                seen.push(first);
+            if tensor.header_bytes() > 0 && seen.insert(first) {
                 scales += tensor.header_bytes();
             }
         }

@@ -300,8 +300,8 @@ struct TensorReader<'a> {
     used: Vec<bool>,
     /// The first tensor of each values section, to hold sharing tensors to the same description.
     owners: HashMap<u32, (Vec<u64>, v1::Record, v1::Record)>,
-    /// Sections whose values have been looked at.
-    checked: HashSet<u32>,
+    /// Sections whose values have been looked at; the scheme matters to zero points.
+    checked: HashSet<(u32, Scheme)>,
 }
 
 impl TensorReader<'_> {
@@ -359,11 +359,11 @@ impl TensorReader<'_> {
         self.share(body.values, entry)?;
         Ok(if scheme == Scheme::F32 {
             let bytes = self.section(body.values, SectionKind::F32, length)?;
-            self.once(body.values, || values::finite_f32(bytes.typed()))?;
+            self.once(body.values, scheme, || values::finite_f32(bytes.typed()))?;
             Values::F32(bytes)
         } else {
             let bytes = self.section(body.values, SectionKind::F16, length)?;
-            self.once(body.values, || values::finite_f16(bytes.typed()))?;
+            self.once(body.values, scheme, || values::finite_f16(bytes.typed()))?;
             Values::F16(bytes)
         })
     }
@@ -391,13 +391,15 @@ impl TensorReader<'_> {
         let length = value_bytes(Scheme::Pq, layout, rows, columns, u64::from(body.block));
         let codes = self.section(body.codes, SectionKind::Codes, length)?;
         self.share(body.codes, entry)?;
-        self.once(body.codes, || values::codes(&codes, body.centroids))?;
+        self.once(body.codes, Scheme::Pq, || {
+            values::codes(&codes, body.centroids)
+        })?;
         let entries = u64::from(body.centroids) * u64::from(body.block);
         let codebook = match self.kind(body.codebook)? {
             SectionKind::CodebookInt8 => {
                 let bytes =
                     self.section(body.codebook, SectionKind::CodebookInt8, Some(entries))?;
-                self.once(body.codebook, || values::int8(&bytes))?;
+                self.once(body.codebook, Scheme::Pq, || values::int8(&bytes))?;
                 values::scale(body.codebook_scale)?;
                 StoredCodebook::Int8 {
                     values: bytes,
@@ -407,7 +409,9 @@ impl TensorReader<'_> {
             SectionKind::CodebookF16 => {
                 let bytes =
                     self.section(body.codebook, SectionKind::CodebookF16, Some(2 * entries))?;
-                self.once(body.codebook, || values::finite_f16(bytes.typed()))?;
+                self.once(body.codebook, Scheme::Pq, || {
+                    values::finite_f16(bytes.typed())
+                })?;
                 if body.codebook_scale.to_bits() != 1f32.to_bits() {
                     return Err(Error::format(format!(
                         "the scale of an f16 codebook is 1, not {}",
@@ -429,7 +433,7 @@ impl TensorReader<'_> {
             centroids: body.centroids as usize,
             codes,
             codebook,
-            row_scale: self.row_scale(body.row_scale, rows)?,
+            row_scale: self.row_scale(body.row_scale, Scheme::Pq, rows)?,
         })
     }
 
@@ -450,7 +454,7 @@ impl TensorReader<'_> {
         };
         let bytes = self.section(body.values, kind, length)?;
         self.share(body.values, entry)?;
-        self.once(body.values, || match bits {
+        self.once(body.values, scheme, || match bits {
             Bits::Eight => values::int8(&bytes).and_then(|()| match layout {
                 Layout::Tiles => values::int8_padding(&bytes, rows as usize, columns as usize),
                 _ => Ok(()),
@@ -477,29 +481,26 @@ impl TensorReader<'_> {
                 ));
             }
             let points = self.section(body.zero_points, SectionKind::ZeroPoints, Some(rows))?;
-            let typed: &[i8] = points.typed();
-            if let Some(z) = typed.iter().find(|&&z| !zeros.contains(&i32::from(z))) {
-                return Err(Error::format(format!(
-                    "zero point {z} is outside {zeros:?}"
-                )));
-            }
+            self.once(body.zero_points, scheme, || {
+                values::zero_points(points.typed(), &zeros)
+            })?;
             StoredZero::Row(points)
         };
         Ok(Values::Scalar {
             bits,
             values: bytes,
             scale: body.scale,
-            row_scale: self.row_scale(body.row_scale, rows)?,
+            row_scale: self.row_scale(body.row_scale, scheme, rows)?,
             zero,
         })
     }
 
-    fn row_scale(&mut self, section: u32, rows: u64) -> Result<Option<Bytes>> {
+    fn row_scale(&mut self, section: u32, scheme: Scheme, rows: u64) -> Result<Option<Bytes>> {
         if section == v1::NONE {
             return Ok(None);
         }
         let bytes = self.section(section, SectionKind::RowScales, Some(2 * rows))?;
-        self.once(section, || values::factors(bytes.typed()))?;
+        self.once(section, scheme, || values::factors(bytes.typed()))?;
         Ok(Some(bytes))
     }
 
@@ -559,8 +560,13 @@ impl TensorReader<'_> {
     }
 
     /// Looks at the values of a section the first time that a tensor uses it.
-    fn once(&mut self, section: u32, check: impl FnOnce() -> Result<()>) -> Result<()> {
-        if self.checked.insert(section) {
+    fn once(
+        &mut self,
+        section: u32,
+        scheme: Scheme,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.checked.insert((section, scheme)) {
             check().map_err(|e| e.at(self.sections[section as usize].offset))?;
         }
         Ok(())

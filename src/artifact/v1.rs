@@ -235,17 +235,22 @@ pub(crate) fn encode<T: Encode>(value: &T) -> Result<Vec<u8>> {
 
 /// Decodes a `T` that must fill `bytes` exactly.
 ///
-/// bincode counts the memory of a vector's items against its limit, which is a constant of the
-/// type; the steps keep a short header from claiming much more than its own length.
+/// bincode counts the memory of a vector's items, before it makes room for them, against a limit
+/// that is a constant of the type. An item takes at most three times the memory of its shortest
+/// encoding (an empty string: 24 bytes for 8), so that with the steps below everything that is
+/// really there decodes, and nothing can claim more than 12 times its own length.
 pub(crate) fn decode<T: Decode<()>>(bytes: &[u8], what: &str) -> Result<T> {
-    const KIB: usize = 1 << 10;
-    let decoded = match bytes.len() {
-        n if n <= KIB => bincode::decode_from_slice(bytes, config::<{ 8 * KIB }>()),
-        n if n <= 16 * KIB => bincode::decode_from_slice(bytes, config::<{ 128 * KIB }>()),
-        n if n <= 256 * KIB => bincode::decode_from_slice(bytes, config::<{ 2048 * KIB }>()),
-        n if n <= 2048 * KIB => bincode::decode_from_slice(bytes, config::<{ 16384 * KIB }>()),
-        _ => bincode::decode_from_slice(bytes, config::<{ 131072 * KIB }>()),
-    };
+    macro_rules! steps {
+        ($($kib:literal)*) => {
+            match bytes.len() {
+                $(n if n <= $kib << 10 => {
+                    bincode::decode_from_slice(bytes, config::<{ 3 * ($kib << 10) }>())
+                })*
+                _ => bincode::decode_from_slice(bytes, config::<{ 3 << 30 }>()),
+            }
+        };
+    }
+    let decoded = steps!(1 4 16 64 256 1024 4096 16384 65536);
     let (value, used) =
         decoded.map_err(|e| Error::format(format!("{what} cannot be decoded: {e}")))?;
     if used != bytes.len() {
@@ -315,6 +320,19 @@ mod tests {
         bytes.extend_from_slice(&(1u64 << 16).to_le_bytes());
         let error = decode::<Header>(&bytes, "the header").unwrap_err();
         assert!(error.to_string().contains("LimitExceeded"), "{error}");
+    }
+
+    /// Empty strings are the items that grow most; at the steps' upper ends they must still fit.
+    #[test]
+    fn what_is_really_there_decodes() {
+        for bytes in [1usize << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18] {
+            for bytes in [bytes, bytes + 8] {
+                let strings = vec![String::new(); bytes / 8 - 1];
+                let encoded = encode(&strings).unwrap();
+                assert_eq!(encoded.len(), bytes);
+                assert_eq!(decode::<Vec<String>>(&encoded, "it").unwrap(), strings);
+            }
+        }
     }
 
     #[test]

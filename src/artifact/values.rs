@@ -1,5 +1,7 @@
 //! Checks of stored values: what a kernel may rely on without looking again.
 
+use std::ops::RangeInclusive;
+
 use half::f16;
 
 use crate::error::{Error, Result};
@@ -36,6 +38,17 @@ pub(super) fn factors(values: &[f16]) -> Result<()> {
     finite_f16(values)?;
     match values.iter().position(|v| v.is_sign_negative()) {
         Some(at) => refuse(at, format!("the row scale {} is negative", values[at])),
+        None => Ok(()),
+    }
+}
+
+/// Zero points: values that the scheme's integers may have.
+pub(super) fn zero_points(points: &[i8], range: &RangeInclusive<i32>) -> Result<()> {
+    match points.iter().position(|&z| !range.contains(&i32::from(z))) {
+        Some(at) => refuse(
+            at,
+            format!("zero point {} is outside {range:?}", points[at]),
+        ),
         None => Ok(()),
     }
 }

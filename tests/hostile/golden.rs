@@ -1,0 +1,93 @@
+//! Files of every version that was ever released, kept for ever. Nothing here writes them.
+
+use std::path::PathBuf;
+
+use centroid::Artifact;
+
+use crate::build::Scheme;
+use crate::valid::valid;
+
+fn golden(name: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.join("tests/data/golden").join(name)
+}
+
+/// Sections of numbers, and the scales in the header: 4 bytes for `int8` codebooks, 8 for
+/// integers. The two tensors that two layers share are plain values.
+fn weight_bytes() -> u64 {
+    let mut model = valid();
+    let numbers = model.sections.iter().filter(|s| s.kind <= 9);
+    let mut total = numbers.map(|s| s.bytes.len()).sum::<usize>();
+    for tensor in model.tensors.clone() {
+        total += match tensor.scheme {
+            Scheme::Pq(pq)
+                if model.bytes(pq.codebook).len() == (pq.centroids * pq.block) as usize =>
+            {
+                4
+            }
+            Scheme::Scalar(_) => 8,
+            _ => 0,
+        };
+    }
+    total as u64
+}
+
+#[test]
+fn version_1_opens() {
+    let path = golden("v1-every-scheme.centroid");
+    for artifact in [Artifact::open(&path), Artifact::read(&path)] {
+        let artifact = artifact.unwrap();
+        assert_eq!(artifact.format_version(), 1);
+        assert_eq!(artifact.kind().unwrap().name(), "encoder");
+        assert_eq!(artifact.labels().unwrap(), crate::valid::LABELS);
+        assert_eq!(artifact.provenance()[0].1, "by hand");
+        assert!(artifact.tokenizer_bytes() > 1000);
+        assert_eq!(artifact.weight_bytes(), weight_bytes());
+    }
+}
+
+/// The files that the other tests damage are damaged versions of this one.
+#[test]
+fn version_1_is_what_these_tests_write() {
+    let stored = std::fs::read(golden("v1-every-scheme.centroid")).unwrap();
+    assert!(stored == valid().encode().bytes, "the encoder changed");
+}
+
+/// The answers are those of `tools/goldens/read_centroid.py`, which shares no code with the crate.
+#[cfg(feature = "text")]
+#[test]
+fn version_1_answers() {
+    use centroid::{Mode, Options, TextClassifier};
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        inputs: Vec<Input>,
+        logits: Vec<Vec<f32>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Input {
+        text: String,
+        ids: Vec<u32>,
+    }
+
+    let stored = std::fs::read(golden("v1-every-scheme.json")).unwrap();
+    let expected: Golden = serde_json::from_slice(&stored).unwrap();
+    assert_eq!((expected.inputs.len(), expected.logits.len()), (3, 3));
+    let artifact = Artifact::open(golden("v1-every-scheme.centroid")).unwrap();
+    let texts: Vec<&str> = expected.inputs.iter().map(|i| &*i.text).collect();
+    // `int8` rounds activations to 8 bits; `exact` differs by the order of sums alone.
+    for (mode, tolerance) in [(Mode::Exact, 1e-4), (Mode::Int8, 5e-2)] {
+        let options = Options::new().threads(1).mode(mode);
+        let classifier = TextClassifier::new(artifact.clone(), options).unwrap();
+        let results = classifier.classify(&texts).unwrap();
+        for ((result, input), logits) in results.iter().zip(&expected.inputs).zip(&expected.logits)
+        {
+            assert_eq!(result.ids, input.ids, "{}", input.text);
+            for label in &result.labels {
+                let difference = (label.logit - logits[label.index]).abs();
+                let (text, name) = (&input.text, mode.name());
+                assert!(difference <= tolerance, "{text} in {name}: {difference}");
+            }
+        }
+    }
+}
