@@ -59,7 +59,7 @@ impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
-            message: message.into(),
+            message: one_line(message.into()),
             text: None,
             file: None,
             tensor: None,
@@ -88,7 +88,7 @@ impl Error {
 
     /// Names the tensor, unless one is named already.
     pub(crate) fn in_tensor(mut self, tensor: impl Into<String>) -> Self {
-        self.0.tensor.get_or_insert_with(|| tensor.into());
+        self.0.tensor.get_or_insert_with(|| one_line(tensor.into()));
         self
     }
 
@@ -144,6 +144,19 @@ impl Error {
     }
 }
 
+/// Control characters escaped: names and values in messages come from files, and an error is one
+/// line.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner {
@@ -155,7 +168,7 @@ impl fmt::Display for Error {
             ..
         } = &*self.0;
         if let Some(file) = file {
-            write!(f, "{}: ", file.display())?;
+            write!(f, "{}: ", one_line(file.display().to_string()))?;
         }
         if let Some(tensor) = tensor {
             write!(f, "tensor {tensor}: ")?;
@@ -180,5 +193,18 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line() {
+        let error = Error::new(ErrorKind::Input, "a\nb")
+            .in_file("c\rd")
+            .in_tensor("e\tf");
+        assert_eq!(error.to_string(), "c\\rd: tensor e\\tf: a\\nb");
     }
 }

@@ -17,9 +17,9 @@ const MAX_ROWS: usize = 2;
 const BLOCKS: usize = 16;
 
 /// Whether way 2 is the faster one.
-pub(super) fn pays(rows: usize, weights: &Weights) -> bool {
+pub(super) fn pays(rows: usize, weights: &Weights, book: &Codebook) -> bool {
     // Below 256 outputs the tables cost more than the product; a block of 2 saves too little.
-    rows <= MAX_ROWS && weights.out_features >= 256 && weights.activation_block() >= 4
+    rows <= MAX_ROWS && weights.out_features >= 256 && book.block >= 4 && !book.by_pair.is_empty()
 }
 
 pub(crate) fn linear<M: Micro>(

@@ -77,7 +77,7 @@ pub(crate) fn linear_int8(
     assert_eq!(x.columns(), weights.in_features);
     assert_eq!(y.len(), x.rows() * weights.out_features);
     dispatch!(isa, micro => match &weights.codes {
-        Codes::Pq { codes, book } if lut::pays(x.rows(), weights) => {
+        Codes::Pq { codes, book } if lut::pays(x.rows(), weights, book) => {
             lut::linear(micro, threads, weights, codes, book, x, y)
         }
         _ => gemm::linear_int8(micro, threads, weights, x, y),

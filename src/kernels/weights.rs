@@ -71,8 +71,8 @@ impl Weights<'_> {
     }
 }
 
-/// Tables made from a codebook once, when a model is opened. All have 256 rows, whatever the
-/// number of centroids, so that no code can read past their end.
+/// Tables made from a codebook once, when a model is opened. Together they take at most some 16
+/// times the codebook's bytes.
 pub(crate) struct Codebook {
     /// Values of a centroid.
     pub(crate) block: usize,
@@ -80,18 +80,21 @@ pub(crate) struct Codebook {
     pub(crate) int8_scale: f32,
     /// Factor of the `f32` table.
     pub(crate) f32_scale: f32,
-    /// `[256][ceil(block / 2)]`: pairs of centroid values as two `i16` in an `i32`, the first one
+    /// `[centroids][ceil(block / 2)]`: pairs of centroid values as two `i16` in an `i32`, the first one
     /// in the low half; an odd block ends in a zero.
     pub(crate) pairs: Vec<i32>,
-    /// The same as `[ceil(block / 2)][256]`.
+    /// The same as `[ceil(block / 2)][256]`, filled up with zeros; empty for codebooks of less than
+    /// 64 centroids, which are too small for lookup tables to pay.
     pub(crate) by_pair: Vec<i32>,
-    /// `[256][block]`
+    /// `[centroids][block]`
     pub(crate) f32: Vec<f32>,
 }
 
 impl Codebook {
-    /// Rows of every table.
+    /// Entries of a lookup table: as many as there are codes.
     pub(crate) const ROWS: usize = 256;
+    /// The fewest centroids for which lookup tables are used.
+    const TABLE_CENTROIDS: usize = 64;
 
     /// From `int8` centroids `[centroids][block]` with one scale.
     pub(crate) fn from_int8(values: &[i8], block: usize, scale: f32) -> Self {
@@ -120,18 +123,23 @@ impl Codebook {
         Self::from_int8(&values, 2, 1.0)
     }
 
-    fn new(int8: &[i8], mut f32: Vec<f32>, block: usize, int8_scale: f32, f32_scale: f32) -> Self {
+    fn new(int8: &[i8], f32: Vec<f32>, block: usize, int8_scale: f32, f32_scale: f32) -> Self {
         let per_row = block.div_ceil(2);
-        let mut pairs = vec![0; Self::ROWS * per_row];
-        let mut by_pair = vec![0; Self::ROWS * per_row];
+        let centroids = int8.len() / block;
+        let mut pairs = vec![0; centroids * per_row];
+        let mut by_pair = match centroids {
+            Self::TABLE_CENTROIDS.. => vec![0; Self::ROWS * per_row],
+            _ => Vec::new(),
+        };
         for (c, centroid) in int8.chunks_exact(block).enumerate() {
             for (p, pair) in centroid.chunks(2).enumerate() {
                 let packed = pack(pair[0], pair.get(1).copied().unwrap_or(0));
                 pairs[c * per_row + p] = packed;
-                by_pair[p * Self::ROWS + c] = packed;
+                if let Some(entry) = by_pair.get_mut(p * Self::ROWS + c) {
+                    *entry = packed;
+                }
             }
         }
-        f32.resize(Self::ROWS * block, 0.0);
         Self {
             block,
             int8_scale,

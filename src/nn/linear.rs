@@ -52,10 +52,10 @@ impl Linear {
                 bits: Bits::Four,
                 zero,
                 ..
-            } => Some(Arc::new(Codebook::int4(match zero {
+            } => Some(loader.int4_grid(match zero {
                 StoredZero::Tensor(zero) => *zero,
                 StoredZero::Row(_) => 0,
-            }))),
+            })),
             _ => None,
         };
         Ok(Self {

@@ -1,7 +1,7 @@
 //! Layers over checked tensors: linear, embedding, layer norm, attention.
 //!
 //! A layer points at the bytes of the open artifact. All that is made at open are small tables: the
-//! codebooks in the kernels' form (256 rows each) and `f16` vectors as `f32`.
+//! codebooks in the kernels' form and `f16` vectors as `f32`.
 
 mod attention;
 mod embedding;
@@ -56,6 +56,7 @@ pub(crate) struct Context {
 pub(crate) struct Loader<'a> {
     artifact: &'a Artifact,
     books: HashMap<*const u8, Arc<Codebook>>,
+    grids: HashMap<i8, Arc<Codebook>>,
     taken: HashSet<&'a str>,
 }
 
@@ -64,6 +65,7 @@ impl<'a> Loader<'a> {
         Self {
             artifact,
             books: HashMap::new(),
+            grids: HashMap::new(),
             taken: HashSet::new(),
         }
     }
@@ -122,6 +124,13 @@ impl<'a> Loader<'a> {
         let book = Arc::new(make());
         self.books.insert(key, book.clone());
         book
+    }
+
+    /// The grid of `int4` values about a zero point.
+    fn int4_grid(&mut self, zero: i8) -> Arc<Codebook> {
+        let grid = self.grids.entry(zero);
+        grid.or_insert_with(|| Arc::new(Codebook::int4(zero)))
+            .clone()
     }
 
     /// Fails if the artifact has a tensor that no layer took.

@@ -108,9 +108,6 @@ impl TextModel {
     /// A text of token ids, as if the tokenizer had made it.
     fn checked(&self, ids: &[u32]) -> Result<Encoded> {
         let wrong = |kind, message| Err(Error::new(kind, message));
-        if ids.is_empty() {
-            return wrong(ErrorKind::Input, "the text has no tokens".into());
-        }
         if ids.len() > self.limit {
             let (tokens, limit) = (ids.len(), self.limit);
             return wrong(
@@ -139,6 +136,10 @@ impl TextModel {
         encoded: Vec<Encoded>,
         forward: impl Fn(&Encoder, Context, &Batch) -> Result<Vec<f32>>,
     ) -> Result<Vec<(Encoded, Vec<f32>)>> {
+        // A tokenizer without special tokens makes nothing of an empty text.
+        if let Some(empty) = encoded.iter().position(|text| text.ids.is_empty()) {
+            return Err(Error::new(ErrorKind::Input, "the text has no tokens").in_text(empty));
+        }
         let mut results = Vec::with_capacity(encoded.len());
         let mut waiting = encoded.into_iter().peekable();
         while waiting.peek().is_some() {

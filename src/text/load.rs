@@ -23,6 +23,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// the largest one.
 const ID_LIMIT: u32 = 1 << 30;
 
+/// How many times longer the replacements of a normalizer may make a text. Real ones replace a space
+/// by a character of three bytes, once.
+const GROWTH_LIMIT: usize = 4096;
+
 const NORMALIZERS: &[&str] = &[
     "BertNormalizer",
     "Strip",
@@ -294,8 +298,31 @@ fn check_step(step: &Value, field: &str, nested: &str, known: &[&str]) -> Result
         for step in steps {
             check_step(step, field, nested, known)?;
         }
+        // Each step may lengthen what the one before it made.
+        let growth = steps.iter().map(growth).fold(1, usize::saturating_mul);
+        if growth > GROWTH_LIMIT {
+            return Err(unsupported(format!(
+                "{field}: a sequence of replacements that lengthens a text up to {growth} times"
+            )));
+        }
     }
     Ok(())
+}
+
+/// How many times longer a normalizer may make a text: a replacement stands for each of its
+/// characters, and before each of them where the pattern matches nothing.
+fn growth(step: &Value) -> usize {
+    match step.get("type").and_then(Value::as_str) {
+        Some("Replace") => step
+            .get("content")
+            .and_then(Value::as_str)
+            .map_or(1, |content| content.len() + 1),
+        Some("Sequence") => (step.get("normalizers").and_then(Value::as_array))
+            .map_or(1, |steps| {
+                steps.iter().map(growth).fold(1, usize::saturating_mul)
+            }),
+        _ => 1,
+    }
 }
 
 /// Every special token that a template names must be defined, and every text stand in it once:
