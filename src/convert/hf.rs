@@ -47,6 +47,11 @@ pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Convers
         ));
     }
 
+    // Limits first: what follows allocates by these counts.
+    encoder
+        .to_body()
+        .map_err(|e| e.in_file(directory.join("config.json")))?;
+
     let checkpoint = Checkpoint::open(directory)?;
     let names = Names::detect(&checkpoint, architecture.family);
     let original_layers = encoder.layers;

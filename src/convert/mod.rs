@@ -22,8 +22,6 @@ mod hf;
 mod plan;
 mod random;
 pub(crate) mod random_tokenizer;
-#[cfg(test)]
-mod tests;
 pub(crate) mod tokenizer;
 
 use std::path::{Path, PathBuf};

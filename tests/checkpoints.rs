@@ -1,0 +1,505 @@
+//! Checkpoints that are incomplete, inconsistent or unusual: a clear error, and no file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use centroid::convert::{Conversion, ConvertOptions, Plan, Pooling};
+use centroid::{Artifact, ErrorKind, Mode, Options, Scheme, SentenceEmbedder, TextClassifier};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A copy of a small checkpoint that a test may damage.
+struct Copy(TempDir);
+
+impl Copy {
+    fn of(name: &str) -> Self {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/data/checkpoints")
+            .join(name);
+        let copy = Self(tempfile::tempdir().unwrap());
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_dir() {
+                let folder = copy.0.path().join(entry.file_name());
+                fs::create_dir(&folder).unwrap();
+                for inner in fs::read_dir(entry.path()).unwrap() {
+                    let inner = inner.unwrap();
+                    fs::copy(inner.path(), folder.join(inner.file_name())).unwrap();
+                }
+            } else {
+                fs::copy(entry.path(), copy.0.path().join(entry.file_name())).unwrap();
+            }
+        }
+        copy
+    }
+
+    fn remove(&self, file: &str) -> &Self {
+        fs::remove_file(self.0.path().join(file)).unwrap();
+        self
+    }
+
+    fn write(&self, file: &str, bytes: &[u8]) -> &Self {
+        fs::write(self.0.path().join(file), bytes).unwrap();
+        self
+    }
+
+    fn json(&self, file: &str, change: impl FnOnce(&mut Value)) -> &Self {
+        let path = self.0.path().join(file);
+        let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(path, value.to_string()).unwrap();
+        self
+    }
+
+    /// Rewrites the weights; a tensor is a type, a shape and bytes.
+    fn weights(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>),
+    ) -> &Self {
+        let path = self.0.path().join("model.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        let mut tensors = BTreeMap::new();
+        for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+            let tensor = (view.dtype(), view.shape().to_vec(), view.data().to_vec());
+            tensors.insert(name, tensor);
+        }
+        change(&mut tensors);
+        let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+            (
+                name.clone(),
+                TensorView::new(*dtype, shape.clone(), data).unwrap(),
+            )
+        });
+        fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+        self
+    }
+
+    fn open(&self, options: &ConvertOptions) -> centroid::Result<Conversion> {
+        Conversion::from_directory(self.0.path(), options)
+    }
+
+    /// Converting fails with this kind of error, and its one line has all of `words`.
+    fn fails(&self, kind: ErrorKind, words: &[&str]) {
+        self.fails_with(&f32_options(), kind, words);
+    }
+
+    fn fails_with(&self, options: &ConvertOptions, kind: ErrorKind, words: &[&str]) {
+        let out = self.0.path().join("out.centroid");
+        let result = self
+            .open(options)
+            .and_then(|c| c.write(&out, false, &|_| ()));
+        let error = result.expect_err(&format!("{words:?}"));
+        let text = error.to_string();
+        assert_eq!(error.kind(), kind, "{text}");
+        assert!(!text.contains('\n'), "{text}");
+        for word in words {
+            assert!(text.contains(word), "{word:?} is not in {text:?}");
+        }
+        assert!(!out.exists());
+        let left: Vec<_> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert!(
+            left.iter().all(|n| !n.to_string_lossy().ends_with(".tmp")),
+            "{left:?}"
+        );
+    }
+}
+
+fn f32_options() -> ConvertOptions {
+    ConvertOptions {
+        plan: Plan::new(Scheme::F32),
+        ..Default::default()
+    }
+}
+
+fn artifact(conversion: &Conversion) -> Artifact {
+    Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap()
+}
+
+const QUERY: &str = "bert.encoder.layer.0.attention.self.query.weight";
+
+#[test]
+fn missing_files_are_named() {
+    let empty = tempfile::tempdir().unwrap();
+    let error = Conversion::from_directory(empty.path(), &f32_options())
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("config.json is missing"),
+        "{error}"
+    );
+    let error = Conversion::from_directory("no/such/dir", &f32_options())
+        .err()
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .starts_with("no/such/dir: not a directory"),
+        "{error}"
+    );
+
+    let copy = Copy::of("bert-gelu");
+    copy.remove("model.safetensors");
+    copy.fails(ErrorKind::Checkpoint, &["neither model.safetensors nor"]);
+    copy.write("pytorch_model.bin", b"x");
+    copy.fails(ErrorKind::Checkpoint, &["pytorch_model.bin is a pickle"]);
+    let copy = Copy::of("bert-gelu");
+    copy.remove("tokenizer.json");
+    copy.fails(ErrorKind::Tokenizer, &["vocab.txt"]);
+    let copy = Copy::of("sbert");
+    copy.remove("1_Pooling/config.json");
+    copy.fails(
+        ErrorKind::Checkpoint,
+        &["1_Pooling", "modules.json names it"],
+    );
+}
+
+#[test]
+fn damaged_weights_are_refused() {
+    let copy = Copy::of("bert-gelu");
+    copy.weights(|t| drop(t.remove(QUERY)));
+    copy.fails(
+        ErrorKind::Checkpoint,
+        &["model.safetensors", QUERY, "missing"],
+    );
+
+    let copy = Copy::of("bert-gelu");
+    copy.weights(|t| t.get_mut(QUERY).unwrap().1.reverse());
+    copy.weights(|t| t.get_mut(QUERY).unwrap().1 = vec![18, 72]);
+    copy.fails(ErrorKind::Checkpoint, &[QUERY, "[18, 72]", "[36, 36]"]);
+
+    for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        let copy = Copy::of("bert-gelu");
+        copy.weights(|t| t.get_mut(QUERY).unwrap().2[40..44].copy_from_slice(&value.to_le_bytes()));
+        copy.fails(ErrorKind::Checkpoint, &[QUERY, "value 10", shown]);
+        copy.fails_with(
+            &ConvertOptions::default(),
+            ErrorKind::Checkpoint,
+            &[QUERY, shown],
+        );
+    }
+
+    let copy = Copy::of("bert-gelu");
+    copy.weights(|t| t.get_mut(QUERY).unwrap().0 = Dtype::I32);
+    copy.fails(ErrorKind::Checkpoint, &[QUERY, "I32"]);
+
+    let copy = Copy::of("bert-gelu");
+    copy.weights(|t| t.get_mut(QUERY).unwrap().2[..4].copy_from_slice(&1e30f32.to_le_bytes()));
+    let mut options = f32_options();
+    options.plan = Plan::new(Scheme::F16);
+    copy.fails_with(
+        &options,
+        ErrorKind::Checkpoint,
+        &[QUERY, "does not fit f16"],
+    );
+
+    let copy = Copy::of("bert-gelu");
+    let path = copy.0.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    for cut in [0, 4, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let error = copy.open(&f32_options()).err().unwrap();
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+    }
+    fs::write(&path, [&u64::MAX.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    copy.fails(ErrorKind::Checkpoint, &["not a valid safetensors file"]);
+}
+
+#[test]
+fn damaged_shards_are_refused() {
+    let index = "model.safetensors.index.json";
+    let map = |value: &mut Value, file: &str| value["weight_map"][QUERY] = json!(file);
+    for (file, words) in [
+        ("../evil.safetensors", "not a plain file name"),
+        ("/etc/passwd", "not a plain file name"),
+        ("nowhere.safetensors", "nowhere.safetensors"),
+    ] {
+        let copy = Copy::of("bert-sharded");
+        copy.json(index, |value| map(value, file));
+        let error = copy.open(&f32_options()).err().unwrap();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let copy = Copy::of("bert-sharded");
+    copy.write(index, b"{");
+    copy.fails(ErrorKind::Checkpoint, &[index, "not valid JSON"]);
+    let copy = Copy::of("bert-sharded");
+    copy.json(index, |value| *value = json!({}));
+    copy.fails(ErrorKind::Checkpoint, &[index, "weight_map"]);
+}
+
+#[test]
+fn configs_are_checked_field_by_field() {
+    let kind = ErrorKind::Checkpoint;
+    for (field, value, words) in [
+        (
+            "architectures",
+            json!(["XLNetModel"]),
+            "\"XLNetModel\" is not supported",
+        ),
+        ("architectures", json!("BertModel"), "not a list of names"),
+        ("hidden_act", json!("mish"), "\"mish\" is not supported"),
+        (
+            "position_embedding_type",
+            json!("relative_key"),
+            "\"relative_key\" is not supported",
+        ),
+        ("is_decoder", json!(true), "decoders are not supported"),
+        ("hidden_size", json!(-1), "-1 is not a count"),
+        ("hidden_size", json!(null), "missing"),
+        (
+            "num_hidden_layers",
+            json!(4_000_000_000u64),
+            "is not a count",
+        ),
+        ("num_hidden_layers", json!(3), "encoder.layer.2"),
+        ("num_hidden_layers", json!(16_000_000), "limit"),
+        ("layer_norm_eps", json!(0), "layer_norm_eps"),
+        ("layer_norm_eps", json!("small"), "layer_norm_eps"),
+        ("vocab_size", json!(10), "too small for the tokenizer"),
+        ("vocab_size", json!(5000), "word_embeddings"),
+        ("intermediate_size", json!(71), "[70, 36]"),
+        ("id2label", json!({"0": "a", "2": "b"}), "id2label"),
+        ("id2label", json!({"0": "a", "1": "b"}), "classifier"),
+        ("problem_type", json!("guessing"), "\"guessing\" is unknown"),
+    ] {
+        let copy = Copy::of("bert-gelu");
+        copy.json("config.json", |config| config[field] = value.clone());
+        let out = copy.0.path().join("out.centroid");
+        let result = copy
+            .open(&f32_options())
+            .and_then(|c| c.write(&out, false, &|_| ()));
+        let error = result.expect_err(&format!("{field} {value}"));
+        assert!(
+            error.to_string().contains(words),
+            "{field} {value}: {error}"
+        );
+        assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::Checkpoint | ErrorKind::Config | ErrorKind::Format
+            ),
+            "{error}"
+        );
+    }
+    let copy = Copy::of("bert-gelu");
+    copy.json("config.json", |config| {
+        config["num_attention_heads"] = json!(5)
+    });
+    copy.fails(ErrorKind::Format, &["36", "5"]);
+    let copy = Copy::of("bert-gelu");
+    copy.write("config.json", b"[]");
+    copy.fails(kind, &["config.json", "not a JSON object"]);
+    let copy = Copy::of("roberta-seq");
+    copy.json("config.json", |config| {
+        config["max_position_embeddings"] = json!(2)
+    });
+    copy.fails(kind, &["max_position_embeddings", "no usable position"]);
+    let copy = Copy::of("sbert");
+    copy.json("modules.json", |modules| {
+        modules[1]["type"] = json!("sentence_transformers.models.Dense")
+    });
+    copy.fails(kind, &["\"Dense\" is not supported"]);
+    let copy = Copy::of("sbert");
+    copy.json("1_Pooling/config.json", |pooling| {
+        pooling["pooling_mode_mean_tokens"] = json!(false);
+        pooling["pooling_mode_lasttoken"] = json!(true);
+    });
+    copy.fails(kind, &["pooling_mode_lasttoken", "not supported"]);
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused() {
+    let classifier = Copy::of("bert-gelu");
+    let encoder = Copy::of("bert-model");
+    let with = |change: &dyn Fn(&mut ConvertOptions)| {
+        let mut options = f32_options();
+        change(&mut options);
+        options
+    };
+    let labels = |n: usize| Some((0..n).map(|i| i.to_string()).collect());
+    let kind = ErrorKind::Config;
+    let options = with(&|o| o.labels = labels(2));
+    classifier.fails_with(&options, kind, &["2 labels are given for 3 logits"]);
+    encoder.fails_with(&options, kind, &["no classification head"]);
+    let options = with(&|o| o.pooling = Some(Pooling::Cls));
+    classifier.fails_with(&options, kind, &["this is a classifier"]);
+    let options = with(&|o| o.layers = Some(vec![0, 9]));
+    classifier.fails_with(&options, kind, &["layer 9 does not exist"]);
+    let options = with(&|o| {
+        o.plan = {
+            let mut plan = Plan::default();
+            plan.set_block("head", 4).unwrap();
+            plan
+        }
+    });
+    encoder.fails_with(&options, kind, &["group head"]);
+}
+
+#[test]
+fn notes_tell_what_was_left_out() {
+    let note = |name: &str, options: &ConvertOptions| {
+        Copy::of(name).open(options).unwrap().notes().join("\n")
+    };
+    let options = f32_options();
+    assert!(note("bert-mlm", &options).contains("language-model head was skipped"));
+    assert!(note("bert-model", &options).contains("mean of all tokens"));
+    assert!(note("bert-model", &options).contains("pooler was dropped"));
+    assert!(note("sbert", &options).contains("truncat") || note("sbert", &options).contains("cut"));
+    assert!(!note("bert-gamma", &options).contains("unused"));
+    let copy = Copy::of("bert-gelu");
+    copy.weights(|t| drop(t.insert("bert.extra".into(), (Dtype::F32, vec![1], vec![0; 4]))));
+    assert!(
+        copy.open(&options)
+            .unwrap()
+            .notes()
+            .join("\n")
+            .contains("unused tensors: bert.extra")
+    );
+}
+
+#[test]
+fn limits_on_tokens_hold_exactly() {
+    // 34 positions less the padding's 2.
+    let classifier = TextClassifier::new(
+        artifact(&Copy::of("roberta-seq").open(&f32_options()).unwrap()),
+        Options::new().mode(Mode::Exact),
+    )
+    .unwrap();
+    assert_eq!(classifier.max_length(), 32);
+    let ids = |n: usize| vec![5u32; n];
+    for n in [1, 31, 32] {
+        let results = classifier.classify_ids(&[&ids(n)]).unwrap();
+        assert_eq!(results[0].tokens, n);
+    }
+    let error = classifier.classify_ids(&[&ids(3), &ids(33)]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLong);
+    assert!(error.to_string().contains("33") && error.to_string().contains("32"));
+    assert_eq!(error.text(), Some(1));
+}
+
+#[test]
+fn layers_are_pruned_and_shared() {
+    let copy = Copy::of("roberta-seq");
+    let logits = |options: &ConvertOptions| {
+        let artifact = artifact(&copy.open(options).unwrap());
+        let bytes = artifact.weight_bytes();
+        let classifier = TextClassifier::new(artifact, Options::new().mode(Mode::Exact)).unwrap();
+        let result = classifier.classify(&["a good film"]).unwrap().remove(0);
+        (
+            result.labels.iter().map(|l| l.logit).collect::<Vec<_>>(),
+            bytes,
+        )
+    };
+    let with = |layers: &[usize], share: usize| ConvertOptions {
+        layers: Some(layers.to_vec()),
+        share,
+        ..f32_options()
+    };
+    let all = logits(&f32_options());
+    assert_eq!(logits(&with(&[0, 1, 2], 1)), all);
+    assert_ne!(logits(&with(&[0, 2], 1)).0, all.0);
+    // Three layers that share layer 0's weights take the room of one.
+    let shared = logits(&with(&[0, 1, 2], 3));
+    let one = logits(&with(&[0], 1));
+    assert_eq!(shared.1, one.1);
+    assert_ne!(shared.0, one.0);
+    // What the shared layers compute is layer 0 three times over: the same as a checkpoint whose
+    // layers are copies.
+    let copies = Copy::of("roberta-seq");
+    copies.weights(|tensors| {
+        let first: Vec<_> = (tensors.iter())
+            .filter(|(name, _)| name.contains(".layer.0."))
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect();
+        for (name, tensor) in first {
+            for layer in ["1", "2"] {
+                tensors.insert(
+                    name.replace(".layer.0.", &format!(".layer.{layer}.")),
+                    tensor.clone(),
+                );
+            }
+        }
+    });
+    let copied = artifact(&copies.open(&f32_options()).unwrap());
+    let classifier = TextClassifier::new(copied, Options::new().mode(Mode::Exact)).unwrap();
+    let result = classifier.classify(&["a good film"]).unwrap().remove(0);
+    assert_eq!(
+        result.labels.iter().map(|l| l.logit).collect::<Vec<_>>(),
+        shared.0
+    );
+}
+
+#[test]
+fn calibration_lowers_the_error_on_other_text() {
+    let copy = Copy::of("sbert");
+    let texts: Vec<String> = (0..60)
+        .map(|i| {
+            format!(
+                "the film was {} and {} good, {i}",
+                ["not", "very", "so"][i % 3],
+                ["bad", "a", "best"][i / 3 % 3]
+            )
+        })
+        .collect();
+    let others = [
+        "it was the worst film",
+        "very good and not so bad",
+        "best of all",
+    ];
+    let embed = |options: &ConvertOptions| -> Vec<f32> {
+        let artifact = artifact(&copy.open(options).unwrap());
+        let embedder = SentenceEmbedder::new(artifact, Options::new().mode(Mode::Exact)).unwrap();
+        embedder
+            .embed(&others)
+            .unwrap()
+            .into_iter()
+            .flat_map(|e| e.vector)
+            .collect()
+    };
+    let expected = embed(&f32_options());
+    let error = |calibration: &[String]| {
+        let mut plan = Plan::default();
+        plan.set_all(|group| {
+            group.centroids = 16;
+            group.block = 2;
+        })
+        .unwrap();
+        let options = ConvertOptions {
+            plan,
+            calibration: calibration.to_vec(),
+            ..Default::default()
+        };
+        let found = embed(&options);
+        found
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).powi(2))
+            .sum::<f32>()
+    };
+    let (plain, calibrated) = (error(&[]), error(&texts));
+    println!("squared error {plain} without calibration, {calibrated} with it");
+    assert!(calibrated < plain);
+}
+
+#[test]
+fn existing_files_are_kept_unless_forced() {
+    let copy = Copy::of("bert-gelu");
+    let conversion = copy.open(&f32_options()).unwrap();
+    let out = copy.0.path().join("out.centroid");
+    fs::write(&out, b"precious").unwrap();
+    let error = conversion.write(&out, false, &|_| ()).unwrap_err();
+    assert!(error.to_string().contains("exists already"), "{error}");
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+    conversion.write(&out, true, &|_| ()).unwrap();
+    Artifact::open(&out).unwrap();
+    assert!(
+        conversion
+            .write(copy.0.path().join("no/dir/x"), true, &|_| ())
+            .is_err()
+    );
+}
