@@ -1,5 +1,22 @@
 //! A runtime for models whose weights are codebooks.
+//!
+//! A `.centroid` file ([`Artifact`]) holds a model's weights as one-byte codes into small codebooks,
+//! with its tokenizer and labels. [`TextClassifier`] and [`SentenceEmbedder`] answer from it, in place:
+//! products are computed straight from centroids, after "Training with Quantization Noise for Extreme
+//! Model Compression" (Fan et al. 2020, arXiv 2004.07320). [`convert`] makes such files from trained
+//! checkpoints.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `text` | tokenizing and the text pipelines |
+//! | `convert` | the quantizers ([`quant`]) and the reading of checkpoints |
+//! | `cli` (default) | the `centroid` binary |
+//!
+//! Without features only [`Artifact`] is there, to inspect and check files.
 #![deny(unsafe_code)]
+// Without `text` nothing runs a model.
+#![cfg_attr(not(feature = "text"), allow(dead_code))]
+#![cfg_attr(not(feature = "convert"), allow(rustdoc::broken_intra_doc_links))]
 #![warn(missing_docs)]
 
 mod artifact;
@@ -29,3 +46,8 @@ pub use pipeline::{
 };
 #[cfg(feature = "text")]
 pub use text::Truncation;
+
+/// The README's program is a test.
+#[cfg(all(doctest, feature = "text"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,7 +9,6 @@
 
 use bincode::{Decode, Encode};
 
-use super::limits::MAX_HEADER_BYTES;
 use crate::error::{Error, Result};
 
 pub(crate) const MAGIC: [u8; 8] = *b"CENTROID";
@@ -228,8 +227,9 @@ fn config<const LIMIT: usize>() -> impl bincode::config::Config {
         .with_limit::<LIMIT>()
 }
 
+#[cfg(any(test, feature = "convert"))]
 pub(crate) fn encode<T: Encode>(value: &T) -> Result<Vec<u8>> {
-    bincode::encode_to_vec(value, config::<{ 4 * MAX_HEADER_BYTES as usize }>())
+    bincode::encode_to_vec(value, config::<{ 4 * super::limits::MAX_HEADER_BYTES as usize }>())
         .map_err(|e| Error::format(format!("the header cannot be encoded: {e}")))
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct TokenizerBundle {
 ///
 /// # Errors
 ///
-/// `ErrorKind::Io` for a file that cannot be read; [`ErrorKind::Tokenizer`], with the file and
+/// `ErrorKind::Io` for a file that cannot be read; `ErrorKind::Tokenizer`, with the file and
 /// the field, for one that is missing, malformed or over 256 MiB; `ErrorKind::Unsupported` for
 /// other kinds of tokenizers.
 pub(crate) fn collect(dir: &Path, family: Family) -> Result<TokenizerBundle> {

@@ -1,0 +1,55 @@
+//! The model that ships: it opens, keeps its budget of bytes, and stays close to the original.
+
+use std::path::{Path, PathBuf};
+
+use centroid::{Artifact, Mode, Options, SentenceEmbedder, Truncation};
+
+const DIMENSIONS: usize = 384;
+
+fn path(part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(part)
+}
+
+#[test]
+fn it_keeps_its_budget() {
+    let artifact = Artifact::open(path("models/minilm-l6.centroid")).unwrap();
+    assert!(
+        artifact.weight_bytes() <= 12_000_000,
+        "{}",
+        artifact.weight_bytes()
+    );
+    assert!(
+        artifact
+            .provenance()
+            .iter()
+            .any(|(key, _)| key == "source_sha256")
+    );
+}
+
+/// Against `transformers`' embeddings of 200 sentences that the calibration did not see.
+#[test]
+fn it_stays_close_to_the_original() {
+    let golden = std::fs::read(path("tests/data/minilm/embeddings.f32")).unwrap();
+    let golden: Vec<f32> = (golden.as_chunks().0.iter())
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect();
+    let lines = std::fs::read(path("tests/data/minilm/lines.json")).unwrap();
+    let lines: Vec<String> = serde_json::from_slice(&lines).unwrap();
+    let texts: Vec<&str> = lines[..200].iter().map(|line| &line[..]).collect();
+    for (mode, budget) in [(Mode::Exact, 0.98), (Mode::Int8, 0.975)] {
+        let embedder = SentenceEmbedder::new(
+            Artifact::read(path("models/minilm-l6.centroid")).unwrap(),
+            Options::new().mode(mode).truncation(Truncation::Truncate),
+        )
+        .unwrap();
+        assert_eq!(embedder.dimensions(), DIMENSIONS);
+        let found = embedder.embed(&texts).unwrap();
+        let cosines: Vec<f32> = (found.iter().zip(golden.chunks_exact(DIMENSIONS)))
+            .map(|(found, golden)| found.vector.iter().zip(golden).map(|(a, b)| a * b).sum())
+            .collect();
+        let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
+        let least = cosines.iter().copied().fold(1.0, f32::min);
+        println!("{}: mean cosine {mean:.4}, least {least:.4}", mode.name());
+        assert!(mean > budget, "{}: {mean}", mode.name());
+    }
+}
