@@ -229,8 +229,11 @@ fn config<const LIMIT: usize>() -> impl bincode::config::Config {
 
 #[cfg(any(test, feature = "convert"))]
 pub(crate) fn encode<T: Encode>(value: &T) -> Result<Vec<u8>> {
-    bincode::encode_to_vec(value, config::<{ 4 * super::limits::MAX_HEADER_BYTES as usize }>())
-        .map_err(|e| Error::format(format!("the header cannot be encoded: {e}")))
+    bincode::encode_to_vec(
+        value,
+        config::<{ 4 * super::limits::MAX_HEADER_BYTES as usize }>(),
+    )
+    .map_err(|e| Error::format(format!("the header cannot be encoded: {e}")))
 }
 
 /// Decodes a `T` that must fill `bytes` exactly.

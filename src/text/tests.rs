@@ -272,6 +272,23 @@ fn contradictory_files_are_refused() {
 
 /// Damage anywhere in a file is an error or another tokenizer, never a panic.
 #[test]
+fn normalizers_that_multiply_a_text_are_refused() {
+    let with = |steps: usize| {
+        let mut json = small();
+        let step = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        json["normalizer"] = json!({"type": "Sequence", "normalizers": vec![step; steps]});
+        load(&json)
+    };
+    // 3^7 is within the limit of 4096, 3^8 beyond it.
+    assert!(with(7).is_ok());
+    for steps in [8, 40, 200] {
+        let error = with(steps).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("lengthens a text"), "{error}");
+    }
+}
+
+#[test]
 fn damaged_bytes_never_panic() {
     let bytes = small().to_string().into_bytes();
     for at in 0..bytes.len() {

@@ -387,6 +387,25 @@ fn tokenizer_too_large() {
     malformed("post-processor", change, &[largest, words]);
 }
 
+/// A tokenizer without special tokens makes no token of an empty text.
+#[test]
+fn texts_without_tokens() {
+    let mut json: serde_json::Value = serde_json::from_str(&tokenizer(VOCABULARY)).unwrap();
+    json["post_processor"] = serde_json::Value::Null;
+    let mut model = valid();
+    model.only(16).bytes = json.to_string().into_bytes();
+    let artifact = Artifact::from_bytes(&model.encode().bytes).unwrap();
+    let classifier = TextClassifier::new(artifact, Options::new().threads(1)).unwrap();
+    for (texts, which) in [(&["", "a"][..], 0), (&["a", ""], 1), (&["a", "b", " "], 2)] {
+        let error = classifier.classify(texts).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.text()),
+            (ErrorKind::Input, Some(which))
+        );
+    }
+    assert_eq!(classifier.classify(&["a"]).unwrap()[0].tokens, 1);
+}
+
 /// Types that the template gives and the model does not have are found when a text is run.
 #[test]
 fn types_beyond_the_table() {
