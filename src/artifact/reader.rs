@@ -10,7 +10,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::limits::*;
 use super::map::{ALIGN, Bytes};
-use super::tensor::{Bits, StoredCodebook, StoredZero, Tensor, Values, value_bytes};
+use super::tensor::{
+    Bits, StoredCodebook, StoredZero, Tensor, Values, rows_and_columns, value_bytes,
+};
 use super::v1::{self, Group, Layout, PqBody, ScalarBody, Scheme, SectionKind};
 use super::values;
 use crate::error::{Error, ErrorKind, Result};
@@ -325,7 +327,7 @@ impl TensorReader<'_> {
                 entry.layout.body.len()
             )));
         }
-        let (rows, columns) = shape(layout, &entry.shape)?;
+        let (rows, columns) = rows_and_columns(layout, &entry.shape)?;
         if layout == Layout::Vector && !matches!(scheme, Scheme::F32 | Scheme::F16) {
             return Err(Error::format(format!(
                 "a vector cannot be stored as {}",
@@ -575,27 +577,4 @@ impl TensorReader<'_> {
 
 fn unsupported(message: String) -> Error {
     Error::new(ErrorKind::Unsupported, message)
-}
-
-/// Rows and columns, from a shape of the rank that the layout has and within the limits.
-fn shape(layout: Layout, shape: &[u64]) -> Result<(u64, u64)> {
-    let dimensions = match (layout, shape) {
-        (Layout::Vector, &[n]) => Some((1, n)),
-        (Layout::Rows | Layout::Tiles, &[rows, columns]) => Some((rows, columns)),
-        _ => None,
-    };
-    let shown = &shape[..shape.len().min(MAX_RANK)];
-    let (rows, columns) = dimensions.ok_or_else(|| {
-        Error::format(format!(
-            "{} cannot have {} dimensions ({shown:?})",
-            layout.name(),
-            shape.len()
-        ))
-    })?;
-    if rows == 0 || columns == 0 || rows > MAX_ROWS || columns > MAX_IN_FEATURES {
-        return Err(Error::format(format!(
-            "shape {shown:?} is outside 1 to {MAX_ROWS} rows and 1 to {MAX_IN_FEATURES} columns"
-        )));
-    }
-    Ok((rows, columns))
 }

@@ -1,5 +1,6 @@
 //! Checked views of the tensors of an open artifact.
 
+use super::limits::{MAX_IN_FEATURES, MAX_RANK, MAX_ROWS};
 use super::map::Bytes;
 use super::v1::{Group, Layout, Scheme};
 use crate::error::{Error, ErrorKind, Result};
@@ -75,9 +76,8 @@ impl Tensor {
     /// Rows and columns; a vector is one row.
     pub(crate) fn matrix(&self) -> (usize, usize) {
         match self.shape[..] {
-            [columns] => (1, columns),
             [rows, columns] => (rows, columns),
-            _ => unreachable!("the reader admits ranks 1 and 2 only"),
+            _ => (1, self.shape.iter().product()),
         }
     }
 
@@ -161,4 +161,27 @@ pub(crate) fn value_bytes(
         (Scheme::Int4, _) => columns.div_ceil(2),
     };
     rows.checked_mul(per_row)
+}
+
+/// Rows and columns, from a shape of the rank that the layout has and within the limits.
+pub(super) fn rows_and_columns(layout: Layout, shape: &[u64]) -> Result<(u64, u64)> {
+    let dimensions = match (layout, shape) {
+        (Layout::Vector, &[n]) => Some((1, n)),
+        (Layout::Rows | Layout::Tiles, &[rows, columns]) => Some((rows, columns)),
+        _ => None,
+    };
+    let shown = &shape[..shape.len().min(MAX_RANK)];
+    let (rows, columns) = dimensions.ok_or_else(|| {
+        Error::format(format!(
+            "{} cannot have {} dimensions ({shown:?})",
+            layout.name(),
+            shape.len()
+        ))
+    })?;
+    if rows == 0 || columns == 0 || rows > MAX_ROWS || columns > MAX_IN_FEATURES {
+        return Err(Error::format(format!(
+            "shape {shown:?} is outside 1 to {MAX_ROWS} rows and 1 to {MAX_IN_FEATURES} columns"
+        )));
+    }
+    Ok((rows, columns))
 }
