@@ -14,13 +14,13 @@ fn matmul(c: &mut Criterion) {
             let [out_features, in_features] = shape;
             let mut group =
                 c.benchmark_group(format!("{out_features}x{in_features} block {block}"));
-            for rows in [1, 2, 3, 4, 8, 32, 128] {
+            for rows in [1, 2, 3, 4, 6, 8, 32, 128] {
                 let mut matmul = Matmul::new(shape, block, rows).unwrap();
                 group.throughput(Throughput::Elements(matmul.work()));
                 group.bench_function(BenchmarkId::new("int8 decode", rows), |b| {
                     b.iter(|| black_box(matmul.int8_decode()))
                 });
-                if rows <= 4 {
+                if rows <= 8 {
                     group.bench_function(BenchmarkId::new("int8 tables", rows), |b| {
                         b.iter(|| black_box(matmul.int8_tables()))
                     });

@@ -10,9 +10,10 @@
 
 use std::cell::RefCell;
 
+use super::decode::Blocks;
 use super::output::Output;
 use super::weights::pack;
-use super::{Codes, LANES, MAX_ROWS, Micro, QuantizedRows, Threads, Weights};
+use super::{Codes, LANES, MAX_ROWS, Micro, QuantizedRows, Threads, Weights, Zero};
 use crate::layout::{INT8_GROUP, Tile};
 
 /// Groups of a panel.
@@ -175,14 +176,13 @@ fn decode_int8(weights: &Weights, panel: &Panel, pairs: usize, buffer: &mut [i32
         Codes::Pq { codes, book } => {
             let units = weights.in_features.div_ceil(book.block);
             let per_block = book.block.div_ceil(2);
-            for (j, codes) in panel.units(codes, units, 1).enumerate() {
-                for (output, &code) in codes.iter().enumerate() {
-                    let centroid = &book.pairs[usize::from(code) * per_block..][..per_block];
-                    for (p, &pair) in centroid.iter().enumerate() {
-                        put(output, j * per_block + p, pair);
-                    }
-                }
-            }
+            let blocks = Blocks {
+                codes: panel.units(codes, units, 1),
+                table: &book.pairs,
+                each: per_block,
+                length: pairs,
+            };
+            blocks.decode(buffer);
         }
         Codes::Int8(values) => {
             let units = weights.in_features.div_ceil(INT8_GROUP);
@@ -271,6 +271,17 @@ fn decode_f32(weights: &Weights, panel: &Panel, buffer: &mut [f32]) {
     match weights.codes {
         Codes::Pq { codes, book } => {
             let units = columns.div_ceil(book.block);
+            if columns.is_multiple_of(book.block) && matches!(weights.zero, Zero::Tensor(0)) {
+                let blocks = Blocks {
+                    codes: panel.units(codes, units, 1),
+                    table: &book.f32,
+                    each: book.block,
+                    length: columns,
+                };
+                blocks.decode(buffer);
+                return;
+            }
+            // A short last block, or zero points of rows.
             for (j, codes) in panel.units(codes, units, 1).enumerate() {
                 let k = j * book.block;
                 let used = book.block.min(columns - k);

@@ -1,4 +1,4 @@
-//! Way 2: sums of table entries, for one or two rows with `int8` activations.
+//! Way 2: sums of table entries, for a few rows with `int8` activations.
 //!
 //! For block `j` of the input the table holds its dot product with each of the 256 centroids, an
 //! exact `i32`. An output is then one addition a code. Making a table costs as much as multiplying
@@ -10,16 +10,22 @@ use super::output::Output;
 use super::{Codebook, Micro, QuantizedRows, Threads, Weights};
 use crate::layout::Tile;
 
-/// Rows up to which the tables win. Measured by `benches/matmul.rs` on the portable kernels, for
-/// 768x768, 768x3072 and 3072x768 at block sizes 4 and 8; see the README.
-const MAX_ROWS: usize = 2;
+/// Rows from which decoding wins whatever the block size.
+const MAX_ROWS: usize = 8;
 /// Blocks whose tables are in use at a time: 16 KiB, half of a small L1 cache.
 const BLOCKS: usize = 16;
 
 /// Whether way 2 is the faster one.
+///
+/// Its cost is rows x outputs x blocks, so it loses its lead sooner with small blocks. Measured with
+/// `benches/matmul.rs` (portable kernels, x86-64 with SSE2, 768x768, 3072x768 and 768x3072): at block
+/// size 8 the two ways break even at 8 rows, at block size 4 between 3 and 4. Below 256 outputs the
+/// tables cost more than the product, and a block of 2 saves too little.
 pub(super) fn pays(rows: usize, weights: &Weights, book: &Codebook) -> bool {
-    // Below 256 outputs the tables cost more than the product; a block of 2 saves too little.
-    rows <= MAX_ROWS && weights.out_features >= 256 && book.block >= 4 && !book.by_pair.is_empty()
+    rows < book.block.min(MAX_ROWS)
+        && weights.out_features >= 256
+        && book.block >= 4
+        && !book.by_pair.is_empty()
 }
 
 pub(crate) fn linear<M: Micro>(

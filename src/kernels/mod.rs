@@ -5,7 +5,7 @@
 //!
 //! 1. **Tile decode + GEMM** ([`gemm`]): look up the codes of a panel of a few dozen outputs into a
 //!    buffer that stays in the L1 or L2 cache, multiply it with all rows, go on to the next panel.
-//! 2. **Lookup tables** ([`lut`], for one or two rows): for every block of the input, the dot
+//! 2. **Lookup tables** ([`lut`], for a few rows): for every block of the input, the dot
 //!    products with all centroids make a table; an output is a sum of table entries.
 //!
 //! With `int8` activations every sum is an exact `i32`, so the two ways agree bit for bit and the
@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod attention;
+mod decode;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 mod isa;
