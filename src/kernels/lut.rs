@@ -19,8 +19,8 @@ const BLOCKS: usize = 16;
 ///
 /// Its cost is rows x outputs x blocks, so it loses its lead sooner with small blocks. Measured with
 /// `benches/matmul.rs` (portable kernels, x86-64 with SSE2, 768x768, 3072x768 and 768x3072): at block
-/// size 8 the two ways break even at 8 rows, at block size 4 between 3 and 4. Below 256 outputs the
-/// tables cost more than the product, and a block of 2 saves too little.
+/// size 8 the two ways break even at 8 rows, at block size 4 between 3 and 4. By count of operations,
+/// tables cost more than the product below 256 outputs, and a block of 2 saves too little.
 pub(super) fn pays(rows: usize, weights: &Weights, book: &Codebook) -> bool {
     rows < book.block.min(MAX_ROWS)
         && weights.out_features >= 256

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Threads(pub(crate) usize);
 
-/// Multiply-accumulates below which a second thread costs more than it saves: waking one takes
-/// some 10 us here, in which a core does about this many.
+/// Multiply-accumulates below which one thread does it alone. The portable kernels take about 40 us
+/// for as many (`benches/matmul.rs`); that waking a thread costs less than that is an estimate.
 const WORTH_A_THREAD: usize = 1 << 20;
 
 impl Threads {
