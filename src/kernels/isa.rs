@@ -2,7 +2,12 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64::neon::Neon;
 use super::portable::Portable;
+use super::simd::{Op, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::x86::{avx2::Avx2, avx512::Avx512};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A token for an instruction set that this processor has.
@@ -10,6 +15,15 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) enum Isa {
     /// The baseline of the target, by the `wide` crate: SSE2, NEON or simd128.
     Portable(Portable),
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// AVX-512 F, BW, DQ, VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
 
 /// The environment variable that overrides the choice.
@@ -18,13 +32,41 @@ pub(crate) const VARIABLE: &str = "CENTROID_ISA";
 impl Isa {
     /// Every instruction set that this processor has, the slowest first.
     pub(crate) fn available() -> Vec<Self> {
-        vec![Isa::Portable(Portable::new())]
+        let mut all = vec![Isa::Portable(Portable::new())];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(Avx2::new().map(Isa::Avx2));
+            all.extend(Avx512::new().map(Isa::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(Neon::new().map(Isa::Neon));
+        all
     }
 
     /// The name, as `CENTROID_ISA` takes it and `bench` prints it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Isa::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
+        }
+    }
+
+    /// Runs `op` with this instruction set's vectors.
+    #[inline]
+    pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
+        match self {
+            Isa::Portable(simd) => simd.run(op),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(simd) => simd.run(op),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => simd.run(op),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(simd) => simd.run(op),
         }
     }
 

@@ -18,6 +18,8 @@
 //! in.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 pub(crate) mod attention;
 mod decode;
 pub(crate) mod elementwise;
@@ -25,14 +27,17 @@ pub(crate) mod gemm;
 mod isa;
 pub(crate) mod lut;
 mod output;
-mod portable;
+pub(crate) mod portable;
 #[cfg(test)]
 mod reference;
 pub(crate) mod rows;
+pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 pub(crate) mod threads;
 pub(crate) mod weights;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub(crate) use isa::Isa;
 pub(crate) use rows::QuantizedRows;
@@ -61,7 +66,11 @@ pub(crate) trait Micro: Copy + Send + Sync {
 macro_rules! dispatch {
     ($isa:expr, $micro:ident => $body:expr) => {
         match $isa {
-            $crate::kernels::Isa::Portable($micro) => $body,
+            // Their own microkernels are not written yet.
+            _ => {
+                let $micro = $crate::kernels::portable::Portable::new();
+                $body
+            }
         }
     };
 }

@@ -4,6 +4,7 @@
 use bytemuck::cast;
 use wide::{f32x8, i16x16, i32x8};
 
+use super::simd::{Op, Simd};
 use super::{LANES, Micro};
 
 /// The portable instruction set: there is always one.
@@ -11,7 +12,7 @@ use super::{LANES, Micro};
 pub(crate) struct Portable(());
 
 impl Portable {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(())
     }
 }
@@ -55,5 +56,137 @@ impl Micro for Portable {
             }
             *entries = sums.to_array();
         }
+    }
+}
+
+impl Simd for Portable {
+    type F = f32x8;
+    type I = i32x8;
+    type M = f32x8;
+    const LANES: usize = 8;
+
+    #[inline]
+    fn run<O: Op>(self, op: O) -> O::Output {
+        op.eval(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> f32x8 {
+        f32x8::splat(value)
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32]) -> f32x8 {
+        f32x8::from(*values.first_chunk().expect("a whole vector"))
+    }
+
+    #[inline(always)]
+    fn store(self, vector: f32x8, out: &mut [f32]) {
+        out[..8].copy_from_slice(&vector.to_array());
+    }
+
+    #[inline(always)]
+    fn add(self, a: f32x8, b: f32x8) -> f32x8 {
+        a + b
+    }
+
+    #[inline(always)]
+    fn sub(self, a: f32x8, b: f32x8) -> f32x8 {
+        a - b
+    }
+
+    #[inline(always)]
+    fn mul(self, a: f32x8, b: f32x8) -> f32x8 {
+        a * b
+    }
+
+    #[inline(always)]
+    fn div(self, a: f32x8, b: f32x8) -> f32x8 {
+        a / b
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
+        a * b + c
+    }
+
+    #[inline(always)]
+    fn min(self, a: f32x8, b: f32x8) -> f32x8 {
+        a.fast_min(b)
+    }
+
+    #[inline(always)]
+    fn max(self, a: f32x8, b: f32x8) -> f32x8 {
+        a.fast_max(b)
+    }
+
+    #[inline(always)]
+    fn abs(self, a: f32x8) -> f32x8 {
+        a.abs()
+    }
+
+    #[inline(always)]
+    fn copysign(self, a: f32x8, sign: f32x8) -> f32x8 {
+        a.copysign(sign)
+    }
+
+    #[inline(always)]
+    fn less(self, a: f32x8, b: f32x8) -> f32x8 {
+        a.simd_lt(b)
+    }
+
+    #[inline(always)]
+    fn is_nan(self, a: f32x8) -> f32x8 {
+        a.is_nan()
+    }
+
+    #[inline(always)]
+    fn all(self, mask: f32x8) -> bool {
+        mask.all()
+    }
+
+    #[inline(always)]
+    fn select(self, mask: f32x8, yes: f32x8, no: f32x8) -> f32x8 {
+        mask.select(yes, no)
+    }
+
+    #[inline(always)]
+    fn round(self, a: f32x8) -> i32x8 {
+        a.fast_round_int()
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: i32x8) -> f32x8 {
+        a.round_float()
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, n: i32x8) -> f32x8 {
+        cast((n + i32x8::splat(127)) << 23)
+    }
+
+    #[inline(always)]
+    fn sum_int(self, a: i32x8) -> i32 {
+        a.to_array().iter().fold(0, |sum, &v| sum.wrapping_add(v))
+    }
+
+    #[inline(always)]
+    fn add_int(self, a: i32x8, b: i32x8) -> i32x8 {
+        a + b
+    }
+
+    #[inline(always)]
+    fn zero_int(self) -> i32x8 {
+        i32x8::ZERO
+    }
+
+    #[inline(always)]
+    fn store_i16(self, a: i32x8, out: &mut [i16]) {
+        out[..8].copy_from_slice(&a.to_array().map(|v| v as i16));
+    }
+
+    #[inline(always)]
+    fn store_i8(self, a: i32x8, out: &mut [i8]) {
+        out[..8].copy_from_slice(&a.to_array().map(|v| v as i8));
     }
 }

@@ -1,0 +1,3 @@
+//! aarch64.
+
+pub(super) mod neon;
