@@ -1,7 +1,6 @@
-//! Both ways of multiplying with codes, on one thread: `cargo bench --bench matmul`.
+//! Products straight from codes, on one thread: `cargo bench --bench matmul`.
 //!
-//! Throughput is in multiply-accumulates a second (criterion calls them elements). The threshold in
-//! `src/kernels/lut.rs` rests on these figures.
+//! Throughput is in multiply-accumulates a second (criterion calls them elements).
 
 use std::hint::black_box;
 
@@ -14,22 +13,15 @@ fn matmul(c: &mut Criterion) {
             let [out_features, in_features] = shape;
             let mut group =
                 c.benchmark_group(format!("{out_features}x{in_features} block {block}"));
-            for rows in [1, 2, 3, 4, 6, 8, 32, 128] {
+            for rows in [1, 2, 3, 4, 6, 7, 8, 16, 32, 128] {
                 let mut matmul = Matmul::new(shape, block, rows).unwrap();
                 group.throughput(Throughput::Elements(matmul.work()));
-                group.bench_function(BenchmarkId::new("int8 decode", rows), |b| {
-                    b.iter(|| black_box(matmul.int8_decode()))
+                group.bench_function(BenchmarkId::new("int8", rows), |b| {
+                    b.iter(|| black_box(matmul.int8()))
                 });
-                if rows <= 8 {
-                    group.bench_function(BenchmarkId::new("int8 tables", rows), |b| {
-                        b.iter(|| black_box(matmul.int8_tables()))
-                    });
-                }
-                if rows == 1 || rows == 32 {
-                    group.bench_function(BenchmarkId::new("exact", rows), |b| {
-                        b.iter(|| black_box(matmul.exact()))
-                    });
-                }
+                group.bench_function(BenchmarkId::new("exact", rows), |b| {
+                    b.iter(|| black_box(matmul.exact()))
+                });
             }
             group.finish();
         }

@@ -1,7 +1,7 @@
-//! The two ways of multiplying, laid open for `benches/matmul.rs`. Not part of the public interface.
+//! The products, laid open for `benches/matmul.rs`. Not part of the public interface.
 
 use crate::error::Result;
-use crate::kernels::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero, gemm, lut};
+use crate::kernels::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero};
 
 /// A weight `[out_features, in_features]` of generated codes, and inputs for it.
 pub struct Matmul {
@@ -48,25 +48,15 @@ impl Matmul {
         (self.quantized.rows() * self.shape[0] * self.shape[1]) as u64
     }
 
-    /// Tile decode + GEMM with `int8` activations.
-    pub fn int8_decode(&mut self) -> f32 {
-        let (isa, weights) = (self.isa, weights(self.shape, &self.codes, &self.book));
-        crate::kernels::dispatch!(isa, micro => gemm::linear_int8(
-            micro, Threads(1), &weights, &self.quantized, &mut self.y,
-        ));
+    /// With `int8` activations.
+    pub fn int8(&mut self) -> f32 {
+        let weights = weights(self.shape, &self.codes, &self.book);
+        let x = &self.quantized;
+        crate::kernels::linear_int8(self.isa, Threads(1), &weights, x, &mut self.y);
         self.y[0]
     }
 
-    /// Lookup tables with `int8` activations.
-    pub fn int8_tables(&mut self) -> f32 {
-        let (isa, weights) = (self.isa, weights(self.shape, &self.codes, &self.book));
-        crate::kernels::dispatch!(isa, micro => lut::linear(
-            micro, Threads(1), &weights, &self.codes, &self.book, &self.quantized, &mut self.y,
-        ));
-        self.y[0]
-    }
-
-    /// Tile decode + GEMM with `f32` activations.
+    /// With `f32` activations.
     pub fn exact(&mut self) -> f32 {
         let weights = weights(self.shape, &self.codes, &self.book);
         crate::kernels::linear_f32(self.isa, Threads(1), &weights, &self.x, &mut self.y);

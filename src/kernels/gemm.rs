@@ -1,325 +1,437 @@
-//! Way 1: decode a panel, multiply it with every row, go on.
+//! The product with all rows, tile by tile.
 //!
-//! A panel holds a few groups of [`LANES`] outputs over the whole input, `[group][input][LANES]`,
-//! so that a microkernel reads it front to back while it keeps the sums of up to [`MAX_ROWS`] rows
-//! in registers. The input is never split: in `f32` that would change the order of additions.
+//! A tile of 64 outputs is multiplied with a block of rows in one go, [`Dot::STEPS`] steps of the
+//! input at a time:
 //!
-//! - `int8`: an `i32` of the panel is two inputs of one output, as `i16`. A panel of 32 outputs and
-//!   3,072 inputs has 196 kB.
-//! - `f32`: a panel of 16 outputs and 3,072 inputs has 196 kB.
+//! 1. The first few rows are multiplied with weights that the microkernel looks up as it goes. If
+//!    there are more rows, it leaves what it looked up in a panel of [`Dot::PANEL`] outputs, which
+//!    stays in the first-level cache. Looking up runs in the shadow of the multiplications.
+//! 2. The other rows are multiplied with that panel.
+//!
+//! For a few rows there is therefore no panel at all. The rows are shared out evenly, so that none
+//! of the microkernel's calls is left with a single row.
+//!
+//! Where a block of the input ends depends on nothing but the instruction set, and the rows of a
+//! call have sums of their own: in `f32`, too, a row's result is the same among any others.
 
 use std::cell::RefCell;
 
-use super::decode::Blocks;
-use super::output::Output;
-use super::weights::pack;
-use super::{Codes, LANES, MAX_ROWS, Micro, QuantizedRows, Threads, Weights, Zero};
-use crate::layout::{INT8_GROUP, Tile};
+use bytemuck::{Pod, Zeroable};
 
-/// Groups of a panel.
-const INT8_GROUPS: usize = 4;
-const F32_GROUPS: usize = 2;
+use super::dot::{Dot, DotOp, STEP, Sum};
+use super::entry::Entry;
+use super::finish::{Constants, Finish};
+use super::micro::{Block, Rows, micro};
+use super::output::Output;
+use super::source::{Lookup, Panel, Source, Stored};
+use super::{Codes, Threads, Weights};
+use crate::layout::{INT8_GROUP, TILE, Tile};
+
+/// Rows whose activations are used together: those of a block of 768 inputs take 147 kB as `i16`,
+/// a part of a second-level cache.
+const ROW_BLOCK: usize = 96;
+
+/// A cache line, so that vectors do not straddle two.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Memory that grows to what is needed and is used again.
+#[derive(Default)]
+struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// `len` values of any content.
+    fn of<T: Pod>(&mut self, len: usize) -> &mut [T] {
+        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0; 64]));
+        }
+        &mut bytemuck::cast_slice_mut(&mut self.0)[..len]
+    }
+}
+
+#[derive(Default)]
+struct Scratch {
+    panel: Buffer,
+    sums: Buffer,
+    /// Codes or integers of a tile, filled up.
+    filled: Buffer,
+}
 
 thread_local! {
-    static INT8_PANEL: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
-    static F32_PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Of the thread that calls; taken while it waits for others, as it may then be handed work
+    /// of another call.
+    static ACTIVATIONS: RefCell<Buffer> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// A run of outputs inside a tile.
-struct Panel {
-    tile: Tile,
-    /// The first output, counted from the tile's first.
-    start: usize,
-    outputs: usize,
+/// How many steps the weights have, fill included.
+pub(super) fn steps(weights: &Weights) -> usize {
+    let unit = match weights.codes {
+        Codes::Pq { book, .. } if book.block == 2 * STEP => 2 * STEP,
+        _ => STEP,
+    };
+    weights.in_features.next_multiple_of(unit) / STEP
 }
 
-impl Panel {
-    /// How many panels of `groups` groups cover `out_features`.
-    fn count(groups: usize, out_features: usize) -> usize {
-        out_features.div_ceil(groups * LANES)
-    }
+/// `x` is `[rows][stride]`; the first `columns` of a row are multiplied.
+pub(super) struct Input<'a, T> {
+    pub(super) values: &'a [T],
+    pub(super) rows: usize,
+    pub(super) stride: usize,
+}
 
-    /// Panels do not cross tiles: a tile is a whole number of panels.
-    fn nth(index: usize, groups: usize, out_features: usize) -> Self {
-        let first = index * groups * LANES;
-        let tile = Tile::nth(first / crate::layout::TILE, out_features);
-        let start = first - tile.first;
-        Self {
-            tile,
-            start,
-            outputs: (tile.width - start).min(groups * LANES),
+/// Fills `y` (`[rows][out_features]`).
+pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
+    dot: D,
+    threads: Threads,
+    weights: &Weights,
+    x: &Input<D::Source>,
+    finish: &F,
+    y: &mut [f32],
+) {
+    let (steps, columns) = (steps(weights), weights.in_features);
+    let stride = steps * STEP;
+    let offset = usize::from(D::OFFSET);
+    let blocks = x.rows.div_ceil(ROW_BLOCK);
+    // With an offset, every block of rows starts with a row of zeros.
+    let block = |index: usize| {
+        let from = index * x.rows / blocks;
+        (from, (index + 1) * x.rows / blocks - from)
+    };
+    let mut buffer = ACTIVATIONS.take();
+    let acts = buffer.of::<D::Act>((x.rows + blocks * offset) * stride);
+    for index in 0..blocks {
+        let (from, count) = block(index);
+        let acts = &mut acts[(from + index * offset) * stride..];
+        let zero = D::act(D::Source::zeroed());
+        acts[..offset * stride].fill(zero);
+        let rows = acts[offset * stride..].chunks_exact_mut(stride);
+        for (row, acts) in rows.take(count).enumerate() {
+            let (used, fill) = acts.split_at_mut(columns);
+            let values = &x.values[(from + row) * x.stride..][..columns];
+            for (act, &value) in used.iter_mut().zip(values) {
+                *act = D::act(value);
+            }
+            fill.fill(zero);
         }
     }
 
-    /// The panel's part of each unit row of the tile.
-    fn units<'a, T>(
+    let output = Output::new(y, weights.out_features);
+    let tiles = Tile::count(weights.out_features);
+    let work = x.rows * weights.out_features * columns;
+    let acts = &*acts;
+    threads.each(tiles * blocks, work, |item| {
+        let (index, tile) = (item % blocks, item / blocks);
+        let (row, count) = block(index);
+        let first = row + index * offset;
+        SCRATCH.with_borrow_mut(|scratch| {
+            dot.run(Task {
+                weights,
+                finish,
+                output: &output,
+                tile: Tile::nth(tile, weights.out_features),
+                row,
+                count: count + offset,
+                acts: &acts[first * stride..][..(count + offset) * stride],
+                stride,
+                scratch,
+            });
+        });
+    });
+    ACTIVATIONS.set(buffer);
+}
+
+/// A tile and a block of rows.
+struct Task<'a, D: Dot, F> {
+    weights: &'a Weights<'a>,
+    finish: &'a F,
+    output: &'a Output<'a>,
+    tile: Tile,
+    /// The first row of the block.
+    row: usize,
+    /// Rows of `acts`.
+    count: usize,
+    acts: &'a [D::Act],
+    stride: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl<D: Dot, F: Finish<D::Sum>> DotOp<D> for Task<'_, D, F> {
+    #[inline(always)]
+    fn eval(self, dot: D) {
+        // Not borrowed through `self`, which is shared below.
+        let Task {
+            weights,
+            finish,
+            output,
+            tile,
+            row: first,
+            count,
+            acts,
+            stride,
+            scratch,
+        } = self;
+        let Scratch {
+            panel,
+            sums,
+            filled,
+        } = scratch;
+        let sums = sums.of::<D::Sum>(count * TILE);
+        sums.fill(D::Sum::zeroed());
+        let product = Product {
+            weights,
+            tile,
+            count,
+            acts,
+            stride,
+        };
+        product.multiply(dot, panel, filled, sums);
+        let (offset, sums) = sums.split_at_mut(usize::from(D::OFFSET) * TILE);
+        let constants = Constants::new(weights, tile);
+        for (r, sums) in sums.chunks_exact_mut(TILE).enumerate() {
+            if D::OFFSET {
+                for (sum, offset) in sums.iter_mut().zip(&*offset) {
+                    *sum = sum.minus(*offset);
+                }
+            }
+            // SAFETY: a tile and a block of rows are handed to one thread.
+            let out = unsafe { output.block(first + r, tile.first, tile.width) };
+            finish.row(&constants, first + r, sums, out);
+        }
+    }
+}
+
+/// The sums of a tile and a block of rows.
+struct Product<'a, D: Dot> {
+    weights: &'a Weights<'a>,
+    tile: Tile,
+    count: usize,
+    acts: &'a [D::Act],
+    stride: usize,
+}
+
+impl<D: Dot> Product<'_, D> {
+    #[inline(always)]
+    fn multiply(&self, dot: D, panel: &mut Buffer, filled: &mut Buffer, sums: &mut [D::Sum]) {
+        let weights = self.weights;
+        let width = self.outputs();
+        if let Codes::Pq { codes, book } = weights.codes
+            && let Some(table) = D::Entry::table(book, &weights.zero)
+        {
+            let codes = self.fill(codes, book.block, 1, filled);
+            return match book.block {
+                2 => self.looked_up(dot, Lookup::<_, 2>::new(codes, width, table), panel, sums),
+                4 => self.looked_up(dot, Lookup::<_, 4>::new(codes, width, table), panel, sums),
+                8 => self.looked_up(dot, Lookup::<_, 8>::new(codes, width, table), panel, sums),
+                _ => self.looked_up(dot, Lookup::<_, 16>::new(codes, width, table), panel, sums),
+            };
+        }
+        if let Codes::Int8(values) = weights.codes
+            && let Some(values) = D::Entry::stored(values)
+        {
+            let values = self.fill(values, INT8_GROUP, INT8_GROUP, filled);
+            return self.looked_up(dot, Stored::new(values, width), panel, sums);
+        }
+        self.decoded(dot, panel, sums);
+    }
+
+    /// Outputs that are looked up: the tile's, filled up to whole groups.
+    #[inline(always)]
+    fn outputs(&self) -> usize {
+        self.tile.width.next_multiple_of(4 * D::OUTPUTS)
+    }
+
+    /// The tile's units of `each` values for `block` inputs, as `[units][outputs()]`: in place, or
+    /// copied with zeros where outputs or inputs are missing. Zero activations meet the fill of the
+    /// input, and nobody reads the sums of the fill of the outputs.
+    #[inline(always)]
+    fn fill<'a, T: Pod>(
         &self,
         values: &'a [T],
-        units: usize,
+        block: usize,
         each: usize,
-    ) -> impl Iterator<Item = &'a [T]> + use<'a, T> {
-        let range = self.tile.range(units * each);
-        let (start, len) = (self.start * each, self.outputs * each);
-        values[range]
-            .chunks_exact(self.tile.width * each)
-            .map(move |row| &row[start..start + len])
+        filled: &'a mut Buffer,
+    ) -> &'a [T] {
+        let units = self.weights.in_features.div_ceil(block);
+        let needed = self.stride / block;
+        let (tile, outputs) = (self.tile, self.outputs());
+        let range = tile.range(units);
+        let values = &values[range.start * each..range.end * each];
+        if outputs == tile.width && units >= needed {
+            return values;
+        }
+        let filled = filled.of::<T>(needed.max(units) * outputs * each);
+        filled.fill(T::zeroed());
+        let rows = values.chunks_exact(tile.width * each);
+        for (to, from) in filled.chunks_exact_mut(outputs * each).zip(rows) {
+            to[..from.len()].copy_from_slice(from);
+        }
+        filled
+    }
+
+    /// All rows, the first ones with weights as they are looked up.
+    #[inline(always)]
+    fn looked_up<S: Source<D>>(&self, dot: D, source: S, panel: &mut Buffer, sums: &mut [D::Sum]) {
+        let chunks = Chunks::new::<D>(self.count);
+        for (from, to) in self.blocks() {
+            if chunks.count == 1 {
+                let few = self.count <= 3;
+                let group = if few { 4 } else { D::VECTORS } * D::OUTPUTS;
+                for first in (0..self.outputs()).step_by(group) {
+                    let (_, rows) = chunks.nth(0);
+                    let block = self.block(source, (0, rows), (from, to), (from, first));
+                    let sums = &mut sums[first..];
+                    match (few, D::VECTORS) {
+                        (true, _) => by_rows::<D, S, 4, false>(dot, rows, &block, &mut [], sums),
+                        (_, 2) => by_rows::<D, S, 2, false>(dot, rows, &block, &mut [], sums),
+                        _ => by_rows::<D, S, 4, false>(dot, rows, &block, &mut [], sums),
+                    }
+                }
+                continue;
+            }
+            let steps = to - from;
+            for start in (0..self.outputs()).step_by(D::PANEL) {
+                let outputs = D::PANEL.min(self.outputs() - start);
+                let cells = panel.of::<D::Cell>(outputs * steps * STEP);
+                let group = D::VECTORS * D::OUTPUTS;
+                let groups = cells.chunks_exact_mut(group * steps * STEP);
+                for (g, keep) in groups.enumerate() {
+                    let first = start + g * group;
+                    let (_, rows) = chunks.nth(0);
+                    let block = self.block(source, (0, rows), (from, to), (from, first));
+                    let sums = &mut sums[first..];
+                    match D::VECTORS {
+                        2 => by_rows::<D, S, 2, true>(dot, rows, &block, keep, sums),
+                        _ => by_rows::<D, S, 4, true>(dot, rows, &block, keep, sums),
+                    }
+                }
+                self.from_panel(dot, cells, (from, to), (start, outputs), &chunks, 1, sums);
+            }
+        }
+    }
+
+    /// Whatever has no lookup of its own: decoded one value at a time.
+    #[inline(always)]
+    fn decoded(&self, dot: D, panel: &mut Buffer, sums: &mut [D::Sum]) {
+        let chunks = Chunks::new::<D>(self.count);
+        for (from, to) in self.blocks() {
+            let steps = to - from;
+            for start in (0..self.outputs()).step_by(D::PANEL) {
+                let outputs = D::PANEL.min(self.outputs() - start);
+                let cells = panel.of::<D::Cell>(outputs * steps * STEP);
+                cells.fill(D::cell(D::Entry::zeroed()));
+                let group = D::VECTORS * D::OUTPUTS;
+                let tile = self.tile;
+                let real = outputs.min(tile.width.saturating_sub(start));
+                let inputs = from * STEP..(to * STEP).min(self.weights.in_features);
+                D::Entry::decode(
+                    self.weights,
+                    tile,
+                    start..start + real,
+                    inputs,
+                    |o, k, entry| {
+                        let (o, k) = (o - start, k - from * STEP);
+                        let place = (o / group * steps + k / STEP) * group + o % group;
+                        cells[place * STEP + k % STEP] = D::cell(entry);
+                    },
+                );
+                self.from_panel(dot, cells, (from, to), (start, outputs), &chunks, 0, sums);
+            }
+        }
+    }
+
+    /// The rows from chunk `chunk` on, with a decoded panel.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn from_panel(
+        &self,
+        dot: D,
+        cells: &[D::Cell],
+        (from, to): (usize, usize),
+        (start, outputs): (usize, usize),
+        chunks: &Chunks,
+        chunk: usize,
+        sums: &mut [D::Sum],
+    ) {
+        let source = Panel::new(cells, to - from, outputs);
+        for (row, rows) in (chunk..chunks.count).map(|c| chunks.nth(c)) {
+            for first in (0..outputs).step_by(D::VECTORS * D::OUTPUTS) {
+                let block = self.block(source, (row, rows), (from, to), (0, first));
+                let sums = &mut sums[row * TILE + start + first..];
+                match D::VECTORS {
+                    2 => by_rows::<D, _, 2, false>(dot, rows, &block, &mut [], sums),
+                    _ => by_rows::<D, _, 4, false>(dot, rows, &block, &mut [], sums),
+                }
+            }
+        }
+    }
+
+    /// The blocks of the input, as ranges of steps.
+    #[inline(always)]
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<D> {
+        let steps = self.stride / STEP;
+        (0..steps.div_ceil(D::STEPS))
+            .map(move |block| (block * D::STEPS, ((block + 1) * D::STEPS).min(steps)))
+    }
+
+    /// Rows and steps `from..to` of the input, with a source whose steps start at `step`.
+    #[inline(always)]
+    fn block<S>(
+        &self,
+        source: S,
+        rows: (usize, usize),
+        (from, to): (usize, usize),
+        (step, first): (usize, usize),
+    ) -> Block<'_, D, S> {
+        Block {
+            source,
+            rows: Rows::new(self.acts, self.stride, rows, (from, to - from)),
+            from: step,
+            to: step + to - from,
+            first,
+        }
     }
 }
 
-pub(crate) fn linear_int8<M: Micro>(
-    micro: M,
-    threads: Threads,
-    weights: &Weights,
-    x: &QuantizedRows,
-    y: &mut [f32],
+/// The rows of a block in calls of the microkernel, as even as they come.
+struct Chunks {
+    rows: usize,
+    count: usize,
+}
+
+impl Chunks {
+    fn new<D: Dot>(rows: usize) -> Self {
+        Self {
+            rows,
+            count: rows.div_ceil(D::ROWS),
+        }
+    }
+
+    /// The first row and how many.
+    #[inline(always)]
+    fn nth(&self, index: usize) -> (usize, usize) {
+        let from = index * self.rows / self.count;
+        (from, (index + 1) * self.rows / self.count - from)
+    }
+}
+
+#[inline(always)]
+fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
+    dot: D,
+    rows: usize,
+    block: &Block<D, S>,
+    keep: &mut [D::Cell],
+    sums: &mut [D::Sum],
 ) {
-    let mut pairs = Vec::new();
-    x.pairs(weights.activation_block(), &mut pairs);
-    let per_row = pairs.len() / x.rows().max(1);
-    let output = Output::new(y, weights.out_features);
-    let panels = Panel::count(INT8_GROUPS, weights.out_features);
-    let work = x.rows() * weights.out_features * weights.in_features;
-    threads.each(panels, work, |index| {
-        let panel = Panel::nth(index, INT8_GROUPS, weights.out_features);
-        INT8_PANEL.with_borrow_mut(|buffer| {
-            buffer.resize(per_row * INT8_GROUPS * LANES, 0);
-            decode_int8(weights, &panel, per_row, buffer);
-            for first in (0..x.rows()).step_by(MAX_ROWS) {
-                let row = |r: usize| &pairs[(first + r) * per_row..][..per_row];
-                let block = Block {
-                    panel: &panel,
-                    first,
-                };
-                match x.rows() - first {
-                    1 => int8_rows(micro, weights, x, buffer, &output, block, [row(0)]),
-                    2 => int8_rows(micro, weights, x, buffer, &output, block, [0, 1].map(row)),
-                    3 => int8_rows(
-                        micro,
-                        weights,
-                        x,
-                        buffer,
-                        &output,
-                        block,
-                        [0, 1, 2].map(row),
-                    ),
-                    _ => {
-                        let rows = [0, 1, 2, 3].map(row);
-                        int8_rows(micro, weights, x, buffer, &output, block, rows)
-                    }
-                }
-            }
-        });
-    });
-}
-
-/// Some rows against a panel.
-#[derive(Clone, Copy)]
-struct Block<'a> {
-    panel: &'a Panel,
-    first: usize,
-}
-
-impl Block<'_> {
-    /// The outputs of group `group`: the first one and how many.
-    fn group(&self, group: usize) -> (usize, usize) {
-        let first = self.panel.tile.first + self.panel.start + group * LANES;
-        (first, (self.panel.outputs - group * LANES).min(LANES))
-    }
-}
-
-fn int8_rows<M: Micro, const R: usize>(
-    micro: M,
-    weights: &Weights,
-    x: &QuantizedRows,
-    panel: &[i32],
-    output: &Output,
-    block: Block,
-    rows: [&[i32]; R],
-) {
-    let groups = panel.chunks_exact(rows[0].len() * LANES);
-    for (group, values) in groups.enumerate().take(block.panel.outputs.div_ceil(LANES)) {
-        let sums = micro.int8(values, rows);
-        let (o, width) = block.group(group);
-        for (r, sums) in sums.iter().enumerate() {
-            let row = block.first + r;
-            // SAFETY: a panel is handed to one thread, and its groups and rows are disjoint.
-            let out = unsafe { output.block(row, o, width) };
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = finish_int8(weights, x, row, o + i, sums[i]);
-            }
-        }
-    }
-}
-
-/// From an exact sum to the output, in the same words for both ways.
-#[inline]
-pub(super) fn finish_int8(
-    weights: &Weights,
-    x: &QuantizedRows,
-    row: usize,
-    o: usize,
-    sum: i32,
-) -> f32 {
-    let sum = sum - weights.zero.of(o) * x.sum(row);
-    sum as f32 * (x.scale(row) * weights.factor(o)) + weights.bias(o)
-}
-
-/// Fills `[group][pair][LANES]`; lanes beyond the panel's outputs are zero.
-fn decode_int8(weights: &Weights, panel: &Panel, pairs: usize, buffer: &mut [i32]) {
-    if !panel.outputs.is_multiple_of(LANES) {
-        buffer[panel.outputs / LANES * pairs * LANES..].fill(0);
-    }
-    let mut put = |output: usize, pair: usize, value: i32| {
-        buffer[((output / LANES) * pairs + pair) * LANES + output % LANES] = value;
-    };
-    match weights.codes {
-        Codes::Pq { codes, book } => {
-            let units = weights.in_features.div_ceil(book.block);
-            let per_block = book.block.div_ceil(2);
-            let blocks = Blocks {
-                codes: panel.units(codes, units, 1),
-                table: &book.pairs,
-                each: per_block,
-                length: pairs,
-            };
-            blocks.decode(buffer);
-        }
-        Codes::Int8(values) => {
-            let units = weights.in_features.div_ceil(INT8_GROUP);
-            for (j, values) in panel.units(values, units, INT8_GROUP).enumerate() {
-                for (output, group) in values.chunks_exact(INT8_GROUP).enumerate() {
-                    for (p, pair) in group.chunks_exact(2).enumerate() {
-                        put(output, j * INT8_GROUP / 2 + p, pack(pair[0], pair[1]));
-                    }
-                }
-            }
-        }
-        Codes::F16(_) | Codes::F32(_) => {
-            unreachable!("f16 and f32 weights are always multiplied in f32")
-        }
-    }
-}
-
-pub(super) fn linear_f32<M: Micro>(
-    micro: M,
-    threads: Threads,
-    weights: &Weights,
-    x: &[f32],
-    y: &mut [f32],
-) {
-    let columns = weights.in_features;
-    let m = x.len() / columns;
-    let output = Output::new(y, weights.out_features);
-    let panels = Panel::count(F32_GROUPS, weights.out_features);
-    threads.each(panels, x.len() * weights.out_features, |index| {
-        let panel = Panel::nth(index, F32_GROUPS, weights.out_features);
-        F32_PANEL.with_borrow_mut(|buffer| {
-            buffer.resize(columns * F32_GROUPS * LANES, 0.0);
-            decode_f32(weights, &panel, buffer);
-            for first in (0..m).step_by(MAX_ROWS) {
-                let row = |r: usize| &x[(first + r) * columns..][..columns];
-                let block = Block {
-                    panel: &panel,
-                    first,
-                };
-                match m - first {
-                    1 => f32_rows(micro, weights, buffer, &output, block, [row(0)]),
-                    2 => f32_rows(micro, weights, buffer, &output, block, [0, 1].map(row)),
-                    3 => f32_rows(micro, weights, buffer, &output, block, [0, 1, 2].map(row)),
-                    _ => {
-                        let rows = [0, 1, 2, 3].map(row);
-                        f32_rows(micro, weights, buffer, &output, block, rows)
-                    }
-                }
-            }
-        });
-    });
-}
-
-fn f32_rows<M: Micro, const R: usize>(
-    micro: M,
-    weights: &Weights,
-    panel: &[f32],
-    output: &Output,
-    block: Block,
-    rows: [&[f32]; R],
-) {
-    let groups = panel.chunks_exact(rows[0].len() * LANES);
-    for (group, values) in groups.enumerate().take(block.panel.outputs.div_ceil(LANES)) {
-        let sums = micro.f32(values, rows);
-        let (o, width) = block.group(group);
-        for (r, sums) in sums.iter().enumerate() {
-            // SAFETY: a panel is handed to one thread, and its groups and rows are disjoint.
-            let out = unsafe { output.block(block.first + r, o, width) };
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = sums[i] * weights.factor(o + i) + weights.bias(o + i);
-            }
-        }
-    }
-}
-
-/// Fills `[group][input][LANES]` without the factors; lanes beyond the panel's outputs are zero.
-fn decode_f32(weights: &Weights, panel: &Panel, buffer: &mut [f32]) {
-    let columns = weights.in_features;
-    if !panel.outputs.is_multiple_of(LANES) {
-        buffer[panel.outputs / LANES * columns * LANES..].fill(0.0);
-    }
-    let mut put = |output: usize, k: usize, value: f32| {
-        buffer[((output / LANES) * columns + k) * LANES + output % LANES] = value;
-    };
-    let first = panel.tile.first + panel.start;
-    match weights.codes {
-        Codes::Pq { codes, book } => {
-            let units = columns.div_ceil(book.block);
-            if columns.is_multiple_of(book.block) && matches!(weights.zero, Zero::Tensor(0)) {
-                let blocks = Blocks {
-                    codes: panel.units(codes, units, 1),
-                    table: &book.f32,
-                    each: book.block,
-                    length: columns,
-                };
-                blocks.decode(buffer);
-                return;
-            }
-            // A short last block, or zero points of rows.
-            for (j, codes) in panel.units(codes, units, 1).enumerate() {
-                let k = j * book.block;
-                let used = book.block.min(columns - k);
-                for (output, &code) in codes.iter().enumerate() {
-                    let zero = weights.zero.of(first + output) as f32;
-                    let centroid = &book.f32[usize::from(code) * book.block..][..used];
-                    for (i, &value) in centroid.iter().enumerate() {
-                        put(output, k + i, value - zero);
-                    }
-                }
-            }
-        }
-        Codes::Int8(values) => {
-            let units = columns.div_ceil(INT8_GROUP);
-            for (j, values) in panel.units(values, units, INT8_GROUP).enumerate() {
-                let k = j * INT8_GROUP;
-                let used = INT8_GROUP.min(columns - k);
-                for (output, group) in values.chunks_exact(INT8_GROUP).enumerate() {
-                    let zero = weights.zero.of(first + output) as f32;
-                    for (i, &value) in group[..used].iter().enumerate() {
-                        put(output, k + i, f32::from(value) - zero);
-                    }
-                }
-            }
-        }
-        Codes::F16(values) => {
-            for (k, values) in panel.units(values, columns, 1).enumerate() {
-                for (output, value) in values.iter().enumerate() {
-                    put(output, k, value.to_f32());
-                }
-            }
-        }
-        Codes::F32(values) => {
-            for (k, values) in panel.units(values, columns, 1).enumerate() {
-                for (output, &value) in values.iter().enumerate() {
-                    put(output, k, value);
-                }
-            }
-        }
+    match rows {
+        1 => micro::<D, S, 1, V, KEEP>(dot, block, keep, sums, TILE),
+        2 => micro::<D, S, 2, V, KEEP>(dot, block, keep, sums, TILE),
+        3 => micro::<D, S, 3, V, KEEP>(dot, block, keep, sums, TILE),
+        4 => micro::<D, S, 4, V, KEEP>(dot, block, keep, sums, TILE),
+        5 => micro::<D, S, 5, V, KEEP>(dot, block, keep, sums, TILE),
+        6 => micro::<D, S, 6, V, KEEP>(dot, block, keep, sums, TILE),
+        _ => unreachable!("a microkernel takes 1 to 6 rows"),
     }
 }

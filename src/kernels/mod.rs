@@ -21,17 +21,21 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 pub(crate) mod attention;
-mod decode;
+mod dot;
 pub(crate) mod elementwise;
+mod entry;
+mod finish;
 pub(crate) mod gemm;
 mod isa;
-pub(crate) mod lut;
+mod micro;
 mod output;
-pub(crate) mod portable;
+mod portable;
+mod portable_dot;
 #[cfg(test)]
 mod reference;
 pub(crate) mod rows;
 pub(crate) mod simd;
+mod source;
 #[cfg(test)]
 mod tests;
 pub(crate) mod threads;
@@ -44,37 +48,41 @@ pub(crate) use rows::QuantizedRows;
 pub(crate) use threads::Threads;
 pub(crate) use weights::{Codebook, Codes, Weights, Zero};
 
-/// Outputs that a microkernel computes side by side.
-pub(crate) const LANES: usize = 8;
-/// Rows that a microkernel takes at most.
-pub(crate) const MAX_ROWS: usize = 4;
-
-/// The inner loops that an instruction set provides.
-pub(crate) trait Micro: Copy + Send + Sync {
-    /// `acc[r][l] = sum over p of x[r][p] . panel[p * LANES + l]`, where an `i32` holds two `i16`
-    /// values and `.` is their dot product. Sums are exact.
-    fn int8<const R: usize>(self, panel: &[i32], x: [&[i32]; R]) -> [[i32; LANES]; R];
-
-    /// `acc[r][l] = sum over k of x[r][k] * panel[k * LANES + l]`, in the order of `k`.
-    fn f32<const R: usize>(self, panel: &[f32], x: [&[f32]; R]) -> [[f32; LANES]; R];
-
-    /// `table[c] = sum over p of x[p] . by_pair[p * 256 + c]` with pairs as in [`Micro::int8`].
-    fn table(self, by_pair: &[i32], x: &[i32], table: &mut [i32; 256]);
-}
-
-/// Runs `$body` with `$micro` bound to the instruction set of `$isa`.
-macro_rules! dispatch {
-    ($isa:expr, $micro:ident => $body:expr) => {
+/// Runs `$body` with `$dot` bound to the `int8` dot products of `$isa`.
+macro_rules! dispatch_int8 {
+    ($isa:expr, $dot:ident => $body:expr) => {{
+        use $crate::kernels::{Isa, portable_dot::PortableInt8};
         match $isa {
-            // Their own microkernels are not written yet.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(token) => {
+                let $dot = $crate::kernels::x86::avx2_dot::Avx2Int8(token);
+                $body
+            }
             _ => {
-                let $micro = $crate::kernels::portable::Portable::new();
+                let $dot = PortableInt8;
                 $body
             }
         }
-    };
+    }};
 }
-pub(crate) use dispatch;
+
+/// Runs `$body` with `$dot` bound to the `f32` dot products of `$isa`.
+macro_rules! dispatch_f32 {
+    ($isa:expr, $dot:ident => $body:expr) => {{
+        use $crate::kernels::{Isa, portable_dot::PortableF32};
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(token) => {
+                let $dot = $crate::kernels::x86::avx2_dot::Avx2F32(token);
+                $body
+            }
+            _ => {
+                let $dot = PortableF32;
+                $body
+            }
+        }
+    }};
+}
 
 /// `y[m, out_features] = x W^T + bias` with `int8` activations: the `int8` mode's product.
 pub(crate) fn linear_int8(
@@ -86,18 +94,23 @@ pub(crate) fn linear_int8(
 ) {
     assert_eq!(x.columns(), weights.in_features);
     assert_eq!(y.len(), x.rows() * weights.out_features);
-    dispatch!(isa, micro => match &weights.codes {
-        Codes::Pq { codes, book } if lut::pays(x.rows(), weights, book) => {
-            lut::linear(micro, threads, weights, codes, book, x, y)
-        }
-        _ => gemm::linear_int8(micro, threads, weights, x, y),
-    });
+    let input = gemm::Input {
+        values: x.values(),
+        rows: x.rows(),
+        stride: x.columns(),
+    };
+    let finish = finish::Int8(x);
+    dispatch_int8!(isa, dot => gemm::linear(dot, threads, weights, &input, &finish, y));
 }
 
 /// `y[m, out_features] = x W^T + bias` with `f32` activations, for every scheme.
 pub(crate) fn linear_f32(isa: Isa, threads: Threads, weights: &Weights, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len() % weights.in_features, 0);
-    let m = x.len() / weights.in_features;
-    assert_eq!(y.len(), m * weights.out_features);
-    dispatch!(isa, micro => gemm::linear_f32(micro, threads, weights, x, y));
+    let input = gemm::Input {
+        values: x,
+        rows: x.len() / weights.in_features,
+        stride: weights.in_features,
+    };
+    assert_eq!(y.len(), input.rows * weights.out_features);
+    dispatch_f32!(isa, dot => gemm::linear(dot, threads, weights, &input, &finish::F32, y));
 }

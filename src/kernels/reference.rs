@@ -18,8 +18,7 @@ fn stored(weights: &Weights, o: usize, k: usize, int8: bool) -> f64 {
             let (j, i) = (k / book.block, k % book.block);
             let code = usize::from(codes[unit(out, columns.div_ceil(book.block), o, j)]);
             if int8 {
-                let packed = book.pairs[code * book.block.div_ceil(2) + i / 2];
-                f64::from((packed >> (16 * (i % 2))) as i16)
+                f64::from(book.int8[code * book.block + i])
             } else {
                 f64::from(book.f32[code * book.block + i])
             }

@@ -3,7 +3,6 @@
 use wide::f32x8;
 
 use super::elementwise::{LANE, in_lanes};
-use super::weights::pack;
 
 /// `[rows][columns]` activations as `q * scale[row]`, q in -127..=127.
 ///
@@ -46,6 +45,11 @@ impl QuantizedRows {
         self.columns
     }
 
+    /// `[rows][columns]`
+    pub(super) fn values(&self) -> &[i8] {
+        &self.values
+    }
+
     #[cfg(test)]
     pub(crate) fn row(&self, row: usize) -> &[i8] {
         &self.values[row * self.columns..][..self.columns]
@@ -58,25 +62,6 @@ impl QuantizedRows {
     /// Sum of the row's integers.
     pub(crate) fn sum(&self, row: usize) -> i32 {
         self.sums[row]
-    }
-
-    /// The rows as pairs of `i16`, in blocks of `block` values that are each filled up with zeros
-    /// to an even number; the last block is filled up from its short length. Zeros add nothing.
-    pub(crate) fn pairs(&self, block: usize, pairs: &mut Vec<i32>) {
-        let per_block = block.div_ceil(2);
-        pairs.clear();
-        pairs.reserve(self.rows() * self.columns.div_ceil(block) * per_block);
-        for row in self.values.chunks_exact(self.columns) {
-            for values in row.chunks(block) {
-                let end = pairs.len() + per_block;
-                pairs.extend(
-                    values
-                        .chunks(2)
-                        .map(|pair| pack(pair[0], pair.get(1).copied().unwrap_or(0))),
-                );
-                pairs.resize(end, 0);
-            }
-        }
     }
 }
 

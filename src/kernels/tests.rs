@@ -296,30 +296,6 @@ fn the_widest_extreme_sum_does_not_overflow() {
 }
 
 #[test]
-fn both_ways_agree_bit_for_bit() {
-    for block in [4, 5, 8, 16] {
-        let case = Case::new(Kind::Pq { block }, 321, 83, 4, false);
-        let weights = case.weights(true);
-        let Codes::Pq { codes, book } = &weights.codes else {
-            unreachable!()
-        };
-        let mut random = Random(9);
-        for rows in 1..=5 {
-            let x: Vec<f32> = (0..rows * 83).map(|_| random.float()).collect();
-            let x = QuantizedRows::quantize(&x, 83);
-            let (mut a, mut b) = (vec![0.0; rows * 321], vec![1.0; rows * 321]);
-            for isa in Isa::available() {
-                super::dispatch!(isa, micro => {
-                    super::lut::linear(micro, Threads(1), &weights, codes, book, &x, &mut a);
-                    super::gemm::linear_int8(micro, Threads(1), &weights, &x, &mut b);
-                });
-                assert_eq!(bits(&a), bits(&b));
-            }
-        }
-    }
-}
-
-#[test]
 fn a_row_does_not_depend_on_the_others() {
     for kind in KINDS {
         let case = Case::new(kind, 270, 45, 8, false);

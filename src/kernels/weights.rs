@@ -2,8 +2,6 @@
 
 use half::f16;
 
-use crate::layout::INT8_GROUP;
-
 /// A linear weight in tiles (see [`crate::layout`]), wherever its bytes live.
 pub(crate) struct Weights<'a> {
     pub(crate) out_features: usize,
@@ -50,6 +48,7 @@ impl Zero<'_> {
 
 impl Weights<'_> {
     /// The factor of output `o`.
+    #[cfg(test)]
     pub(crate) fn factor(&self, o: usize) -> f32 {
         match self.row_scale {
             Some(rows) => self.scale * rows[o].to_f32(),
@@ -57,61 +56,50 @@ impl Weights<'_> {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn bias(&self, o: usize) -> f32 {
         self.bias.map_or(0.0, |bias| bias[o])
     }
-
-    /// How `int8` activations are laid out for these weights: blocks of this many values, each
-    /// padded to an even number.
-    pub(crate) fn activation_block(&self) -> usize {
-        match self.codes {
-            Codes::Pq { book, .. } => book.block,
-            Codes::Int8(_) | Codes::F16(_) | Codes::F32(_) => INT8_GROUP,
-        }
-    }
 }
 
-/// Tables made from a codebook once, when a model is opened. Together they take at most some 16
-/// times the codebook's bytes.
+/// Tables made from a codebook once, when a model is opened.
 pub(crate) struct Codebook {
     /// Values of a centroid.
     pub(crate) block: usize,
-    /// Factor of the `int8` tables.
+    /// Factor of the `int8` table.
     pub(crate) int8_scale: f32,
     /// Factor of the `f32` table.
     pub(crate) f32_scale: f32,
-    /// `[centroids][ceil(block / 2)]`: pairs of centroid values as two `i16` in an `i32`, the first one
-    /// in the low half; an odd block ends in a zero.
-    pub(crate) pairs: Vec<i32>,
-    /// The same as `[ceil(block / 2)][256]`, filled up with zeros; empty for codebooks of less than
-    /// 64 centroids, which are too small for lookup tables to pay.
-    pub(crate) by_pair: Vec<i32>,
-    /// `[centroids][block]`
+    /// `[rows][block]`, with as many rows as centroids, or filled up to 256 where the kernels look
+    /// codes up without a check.
+    pub(crate) int8: Vec<i8>,
+    /// The same.
     pub(crate) f32: Vec<f32>,
 }
 
 impl Codebook {
-    /// Entries of a lookup table: as many as there are codes.
+    /// Rows of a table that has one for every code.
     pub(crate) const ROWS: usize = 256;
-    /// The fewest centroids for which lookup tables are used.
-    const TABLE_CENTROIDS: usize = 64;
+    /// The fewest centroids for which the tables are filled up: a file must not be able to ask for
+    /// many times its size.
+    const FEWEST: usize = 64;
 
     /// From `int8` centroids `[centroids][block]` with one scale.
     pub(crate) fn from_int8(values: &[i8], block: usize, scale: f32) -> Self {
         let exact = values.iter().map(|&v| f32::from(v)).collect();
-        Self::new(values, exact, block, scale, scale)
+        Self::new(values.to_vec(), exact, block, scale, scale)
     }
 
-    /// From `f16` centroids, which the `int8` tables hold rounded to 8 bits.
+    /// From `f16` centroids, which the `int8` table holds rounded to 8 bits.
     pub(crate) fn from_f16(values: &[f16], block: usize) -> Self {
         let exact: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
         let largest = exact.iter().fold(0f32, |m, v| m.max(v.abs()));
         let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        let rounded: Vec<i8> = exact
+        let rounded = exact
             .iter()
             .map(|v| (v / scale).round().clamp(-127.0, 127.0) as i8)
             .collect();
-        Self::new(&rounded, exact, block, scale, 1.0)
+        Self::new(rounded, exact, block, scale, 1.0)
     }
 
     /// The 256 pairs of two 4-bit values, less a zero point: `int4` weights are codes into this
@@ -123,35 +111,28 @@ impl Codebook {
         Self::from_int8(&values, 2, 1.0)
     }
 
-    fn new(int8: &[i8], f32: Vec<f32>, block: usize, int8_scale: f32, f32_scale: f32) -> Self {
-        let per_row = block.div_ceil(2);
-        let centroids = int8.len() / block;
-        let mut pairs = vec![0; centroids * per_row];
-        let mut by_pair = match centroids {
-            Self::TABLE_CENTROIDS.. => vec![0; Self::ROWS * per_row],
-            _ => Vec::new(),
-        };
-        for (c, centroid) in int8.chunks_exact(block).enumerate() {
-            for (p, pair) in centroid.chunks(2).enumerate() {
-                let packed = pack(pair[0], pair.get(1).copied().unwrap_or(0));
-                pairs[c * per_row + p] = packed;
-                if let Some(entry) = by_pair.get_mut(p * Self::ROWS + c) {
-                    *entry = packed;
-                }
-            }
+    /// Whether the tables have a row for every code, of a size that the kernels look up.
+    pub(super) fn looks_up(&self) -> bool {
+        matches!(self.block, 2 | 4 | 8 | 16) && self.int8.len() == Self::ROWS * self.block
+    }
+
+    fn new(
+        mut int8: Vec<i8>,
+        mut f32: Vec<f32>,
+        block: usize,
+        int8_scale: f32,
+        f32_scale: f32,
+    ) -> Self {
+        if int8.len() / block >= Self::FEWEST {
+            int8.resize(Self::ROWS * block, 0);
+            f32.resize(Self::ROWS * block, 0.0);
         }
         Self {
             block,
             int8_scale,
             f32_scale,
-            pairs,
-            by_pair,
+            int8,
             f32,
         }
     }
-}
-
-/// Two values as the `i16` halves of an `i32`, the first in the low half.
-pub(crate) fn pack(low: i8, high: i8) -> i32 {
-    i32::from(low) & 0xffff | i32::from(high) << 16
 }

@@ -1,4 +1,5 @@
 //! x86-64 beyond its baseline.
 
 pub(super) mod avx2;
+pub(super) mod avx2_dot;
 pub(super) mod avx512;

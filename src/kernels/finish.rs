@@ -1,0 +1,74 @@
+//! From sums to outputs.
+
+use super::{QuantizedRows, Weights};
+use crate::layout::{TILE, Tile};
+
+/// What a tile's outputs are scaled with and moved by.
+pub(super) struct Constants {
+    factor: [f32; TILE],
+    bias: [f32; TILE],
+    zero: [i32; TILE],
+}
+
+impl Constants {
+    #[inline(always)]
+    pub(super) fn new(weights: &Weights, tile: Tile) -> Self {
+        let mut constants = Self {
+            factor: [weights.scale; TILE],
+            bias: [0.0; TILE],
+            zero: [0; TILE],
+        };
+        let range = tile.first..tile.first + tile.width;
+        if let Some(rows) = weights.row_scale {
+            for (factor, row) in constants.factor.iter_mut().zip(&rows[range.clone()]) {
+                *factor = weights.scale * row.to_f32();
+            }
+        }
+        if let Some(bias) = weights.bias {
+            constants.bias[..tile.width].copy_from_slice(&bias[range.clone()]);
+        }
+        for (zero, o) in constants.zero.iter_mut().zip(range) {
+            *zero = weights.zero.of(o);
+        }
+        constants
+    }
+}
+
+/// The last step of a product.
+pub(super) trait Finish<S>: Sync {
+    /// Fills `out` (up to 64 outputs of a tile) from the sums of row `row`.
+    fn row(&self, constants: &Constants, row: usize, sums: &[S], out: &mut [f32]);
+}
+
+/// Exact sums of `int8` activations: the same operations in every instruction set, so that all of
+/// them give the same bits.
+pub(super) struct Int8<'a>(pub(super) &'a QuantizedRows);
+
+impl Finish<i32> for Int8<'_> {
+    #[inline(always)]
+    fn row(&self, constants: &Constants, row: usize, sums: &[i32], out: &mut [f32]) {
+        let (scale, total) = (self.0.scale(row), self.0.sum(row));
+        let (sums, width) = (&sums[..TILE], out.len());
+        let mut all = [0.0; TILE];
+        for o in 0..TILE {
+            let sum = sums[o].wrapping_sub(constants.zero[o].wrapping_mul(total));
+            all[o] = sum as f32 * (scale * constants.factor[o]) + constants.bias[o];
+        }
+        out.copy_from_slice(&all[..width]);
+    }
+}
+
+/// Sums of `f32` activations.
+pub(super) struct F32;
+
+impl Finish<f32> for F32 {
+    #[inline(always)]
+    fn row(&self, constants: &Constants, _: usize, sums: &[f32], out: &mut [f32]) {
+        let (sums, width) = (&sums[..TILE], out.len());
+        let mut all = [0.0; TILE];
+        for o in 0..TILE {
+            all[o] = sums[o] * constants.factor[o] + constants.bias[o];
+        }
+        out.copy_from_slice(&all[..width]);
+    }
+}

@@ -1,0 +1,116 @@
+//! The microkernel: a few rows against a few outputs, all sums in registers.
+
+use super::dot::{Dot, STEP};
+use super::source::Source;
+
+/// Activations of some rows, `[rows][stride]`, from a step of the input on.
+pub(super) struct Rows<'a, A> {
+    values: &'a [A],
+    stride: usize,
+    /// The first activation of the first row.
+    start: usize,
+}
+
+impl<A> Clone for Rows<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Rows<'_, A> {}
+
+impl<'a, A> Rows<'a, A> {
+    /// `count` rows from row `row` on and `steps` steps from step `step` on.
+    pub(super) fn new(
+        values: &'a [A],
+        stride: usize,
+        (row, count): (usize, usize),
+        (step, steps): (usize, usize),
+    ) -> Self {
+        assert!((step + steps) * STEP <= stride && (row + count) * stride <= values.len());
+        Self {
+            values,
+            stride,
+            start: row * stride + step * STEP,
+        }
+    }
+}
+
+/// What a microkernel works on: `R` rows, steps `from..to` of the source, outputs from `first` on.
+pub(super) struct Block<'a, D: Dot, S> {
+    pub(super) source: S,
+    pub(super) rows: Rows<'a, D::Act>,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) first: usize,
+}
+
+/// The sums of `R` rows with `V * OUTPUTS` outputs are added to `sums`, row by row `width` apart;
+/// with `KEEP`, the weights that were looked up are left in `keep`, `[steps][V * OUTPUTS][8]`.
+///
+/// # Panics
+/// If `keep` or `sums` is too short, or the outputs are not inside the source.
+#[inline(always)]
+pub(super) fn micro<D: Dot, S: Source<D>, const R: usize, const V: usize, const KEEP: bool>(
+    dot: D,
+    block: &Block<D, S>,
+    keep: &mut [D::Cell],
+    sums: &mut [D::Sum],
+    width: usize,
+) {
+    let group = V * D::OUTPUTS;
+    let steps = block.to - block.from;
+    assert!(block.to <= block.source.steps());
+    assert!(block.first + group <= block.source.outputs());
+    assert!(!KEEP || keep.len() >= steps * group * STEP);
+    let rows = &block.rows;
+    if R > 0 && steps > 0 {
+        assert!(rows.start + (R - 1) * rows.stride + steps * STEP <= rows.values.len());
+    }
+    // SAFETY: for all of the rows, as asserted above.
+    let x = unsafe { rows.values.as_ptr().add(rows.start) };
+    let keep = keep.as_mut_ptr();
+    let mut acc = [[dot.zero(); V]; R];
+    for step in 0..steps {
+        // SAFETY: the step and the outputs are inside the source, as asserted above.
+        let mut w = [unsafe {
+            block
+                .source
+                .get::<V>(dot, block.from + step, block.first, 0)
+        }; V];
+        for (v, w) in w.iter_mut().enumerate().skip(1) {
+            // SAFETY: as above.
+            *w = unsafe {
+                block
+                    .source
+                    .get::<V>(dot, block.from + step, block.first, v)
+            };
+        }
+        if KEEP {
+            for (v, &w) in w.iter().enumerate() {
+                // SAFETY: `keep` has room for all steps, as asserted above.
+                unsafe { dot.store(w, keep.add((step * group + v * D::OUTPUTS) * STEP)) };
+            }
+        }
+        let mut r = 0;
+        while r < R {
+            let second = (r + D::PAIR - 1).min(R - 1);
+            // SAFETY: the rows have all steps, as asserted above.
+            let x = unsafe {
+                let x = x.add(step * STEP);
+                dot.activations(x.add(r * rows.stride), x.add(second * rows.stride))
+            };
+            for v in 0..V {
+                acc[r / D::PAIR][v] = dot.dot(acc[r / D::PAIR][v], w[v], x);
+            }
+            r += D::PAIR;
+        }
+    }
+    for r in 0..R {
+        dot.reduce(
+            acc[r / D::PAIR],
+            r % D::PAIR,
+            &mut sums[r * width..][..group],
+        );
+    }
+}
