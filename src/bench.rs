@@ -28,7 +28,7 @@ impl Matmul {
         };
         let codes = (0..out_features * in_features.div_ceil(block)).map(|_| next());
         let codes = codes.collect();
-        let centroids: Vec<i8> = (0..256 * block).map(|_| (next() as i8).max(-127)).collect();
+        let centroids: Vec<i8> = (0..256 * block).map(|_| next() as i8 / 2).collect();
         let x: Vec<f32> = (0..rows * in_features)
             .map(|_| f32::from(next()) - 128.0)
             .collect();

@@ -48,11 +48,17 @@ pub(crate) use rows::QuantizedRows;
 pub(crate) use threads::Threads;
 pub(crate) use weights::{Codebook, Codes, Weights, Zero};
 
-/// Runs `$body` with `$dot` bound to the `int8` dot products of `$isa`.
+/// Runs `$body` with `$dot` bound to the `int8` dot products of `$isa`, for a narrow codebook or any
+/// weights.
 macro_rules! dispatch_int8 {
-    ($isa:expr, $dot:ident => $body:expr) => {{
+    ($isa:expr, $narrow:expr, $dot:ident => $body:expr) => {{
         use $crate::kernels::{Isa, portable_dot::PortableInt8};
         match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(token) if $narrow => {
+                let $dot = $crate::kernels::x86::avx2_dot::Avx2Narrow(token);
+                $body
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(token) => {
                 let $dot = $crate::kernels::x86::avx2_dot::Avx2Int8(token);
@@ -100,7 +106,10 @@ pub(crate) fn linear_int8(
         stride: x.columns(),
     };
     let finish = finish::Int8(x);
-    dispatch_int8!(isa, dot => gemm::linear(dot, threads, weights, &input, &finish, y));
+    // A row of zeros more is a large part of a few rows.
+    let narrow = x.rows() >= 4
+        && matches!(weights.codes, Codes::Pq { book, .. } if book.looks_up() && book.narrow);
+    dispatch_int8!(isa, narrow, dot => gemm::linear(dot, threads, weights, &input, &finish, y));
 }
 
 /// `y[m, out_features] = x W^T + bias` with `f32` activations, for every scheme.

@@ -62,6 +62,10 @@ impl Weights<'_> {
     }
 }
 
+/// The most that the magnitudes of two neighbouring `int8` values of a narrow codebook add up to:
+/// 255 times as much does not saturate an `i16`.
+pub(crate) const NARROW: u32 = 128;
+
 /// Tables made from a codebook once, when a model is opened.
 pub(crate) struct Codebook {
     /// Values of a centroid.
@@ -70,6 +74,9 @@ pub(crate) struct Codebook {
     pub(crate) int8_scale: f32,
     /// Factor of the `f32` table.
     pub(crate) f32_scale: f32,
+    /// Whether no pair of neighbours exceeds [`NARROW`], counted from each centroid's start, and the
+    /// block size is even.
+    pub(crate) narrow: bool,
     /// `[rows][block]`, with as many rows as centroids, or filled up to 256 where the kernels look
     /// codes up without a check.
     pub(crate) int8: Vec<i8>,
@@ -127,8 +134,15 @@ impl Codebook {
             int8.resize(Self::ROWS * block, 0);
             f32.resize(Self::ROWS * block, 0.0);
         }
+        let sum = |pair: &[i8]| {
+            pair.iter()
+                .map(|v| u32::from(v.unsigned_abs()))
+                .sum::<u32>()
+        };
+        let narrow = block.is_multiple_of(2) && int8.chunks_exact(2).all(|p| sum(p) <= NARROW);
         Self {
             block,
+            narrow,
             int8_scale,
             f32_scale,
             int8,

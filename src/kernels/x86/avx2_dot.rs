@@ -14,127 +14,177 @@ macro_rules! avx2 {
     }};
 }
 
-/// `int8` values widened to `i16`: `vpmaddwd` adds two products exactly. Against `vpmaddubsw` it
-/// needs no fixing of signs and cannot saturate, and both run at 32 products a cycle, because a
-/// saturating sum of two needs a second multiplication to widen it.
+/// Any `int8` weights: `vpmaddubsw` on magnitudes of activations and weights that took over their
+/// signs. Two products of at most 127 * 127 stay below its saturation, so sums are exact.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2Int8(pub(crate) Avx2);
 
-impl Dot for Avx2Int8 {
-    type Entry = i8;
-    type Cell = i16;
-    type Act = i16;
-    type Source = i8;
-    type Sum = i32;
-    /// Two outputs.
-    type W = __m256i;
-    /// The row's step in both halves.
-    type X = __m256i;
-    /// Four partial sums of each of two outputs.
-    type Acc = __m256i;
-    const OUTPUTS: usize = 2;
-    const ROWS: usize = 6;
-    const VECTORS: usize = 2;
-    const STEPS: usize = 96;
-    const PANEL: usize = 16;
+/// `int8` weights whose neighbours' magnitudes add up to 128 at most ([`NARROW`]): activations are
+/// moved to 1 to 255, and `vpmaddubsw` takes both as they are. A sum of two is 255 * 128 at most,
+/// below saturation, and exact again.
+///
+/// Measured on a Zen 3 at 3.2 GHz, all in registers: 100e9 products a second, against 76e9 of
+/// [`Avx2Int8`] and 82e9 of `vpmaddwd` on values widened to `i16`.
+///
+/// [`NARROW`]: crate::kernels::weights::NARROW
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2Narrow(pub(crate) Avx2);
 
-    #[inline]
-    fn run<O: DotOp<Self>>(self, op: O) {
-        #[target_feature(enable = "avx2,fma")]
-        fn inner<O: DotOp<Avx2Int8>>(dot: Avx2Int8, op: O) {
-            op.eval(dot)
+macro_rules! int8 {
+    (
+        $name:ident, $act:ty, $x:ty, rows: $rows:literal, offset: $offset:literal,
+        act: |$value:ident| $act_of:expr,
+        activations: |$broadcast:ident| $load:expr,
+        products: |$w:ident, $xs:pat_param| $products:expr,
+    ) => {
+        impl Dot for $name {
+            type Entry = i8;
+            type Cell = i8;
+            type Source = i8;
+            type Act = $act;
+            type Sum = i32;
+            /// Four outputs.
+            type W = __m256i;
+            type X = $x;
+            /// Two partial sums of each of four outputs.
+            type Acc = __m256i;
+            const OUTPUTS: usize = 4;
+            const ROWS: usize = $rows;
+            const VECTORS: usize = 2;
+            const STEPS: usize = 96;
+            const PANEL: usize = 32;
+            const OFFSET: bool = $offset;
+
+            #[inline]
+            fn run<O: DotOp<Self>>(self, op: O) {
+                #[target_feature(enable = "avx2,fma")]
+                fn inner<O: DotOp<$name>>(dot: $name, op: O) {
+                    op.eval(dot)
+                }
+                avx2!(inner(self, op))
+            }
+
+            #[inline(always)]
+            fn act($value: i8) -> $act {
+                $act_of
+            }
+
+            #[inline(always)]
+            fn cell(entry: i8) -> i8 {
+                entry
+            }
+
+            #[inline(always)]
+            fn zero(self) -> __m256i {
+                avx2!(_mm256_setzero_si256())
+            }
+
+            #[inline(always)]
+            fn dot(self, acc: __m256i, $w: __m256i, $xs: $x) -> __m256i {
+                avx2!({
+                    let pairs = $products;
+                    let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                    _mm256_add_epi32(acc, fours)
+                })
+            }
+
+            #[inline(always)]
+            fn reduce<const V: usize>(self, acc: [__m256i; V], _: usize, out: &mut [i32]) {
+                for v in (0..V).step_by(2) {
+                    let out = &mut out[v * 4..][..8];
+                    avx2!({
+                        // 0 1 4 5 | 2 3 6 7
+                        let sums = _mm256_hadd_epi32(acc[v], acc[v + 1]);
+                        let sums = _mm256_permute4x64_epi64::<0b11_01_10_00>(sums);
+                        let out: *mut __m256i = out.as_mut_ptr().cast();
+                        _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), sums));
+                    })
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn load(self, cells: *const i8) -> __m256i {
+                avx2!(_mm256_loadu_si256(cells.cast()))
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, w: __m256i, cells: *mut i8) {
+                avx2!(_mm256_storeu_si256(cells.cast(), w))
+            }
+
+            #[inline(always)]
+            unsafe fn activations(self, first: *const $act, _: *const $act) -> $x {
+                avx2!({
+                    let $broadcast = _mm256_set1_epi64x(first.cast::<i64>().read_unaligned());
+                    $load
+                })
+            }
+
+            #[inline(always)]
+            unsafe fn expand(self, entries: *const i8) -> __m256i {
+                avx2!(_mm256_loadu_si256(entries.cast()))
+            }
+
+            #[inline(always)]
+            unsafe fn gather<const P: usize>(
+                self,
+                at: impl Fn(usize, usize) -> *const i8,
+            ) -> __m256i {
+                avx2!(_mm256_set_m128i(
+                    half::<P>(|o, p| at(o + 2, p)),
+                    half::<P>(at)
+                ))
+            }
         }
-        avx2!(inner(self, op))
-    }
+    };
+}
 
-    #[inline(always)]
-    fn act(value: i8) -> i16 {
-        i16::from(value)
-    }
+int8!(
+    Avx2Int8, i8, (__m256i, __m256i), rows: 4, offset: false,
+    act: |value| value,
+    activations: |x| (_mm256_abs_epi8(x), x),
+    products: |w, (magnitude, x)| _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, x)),
+);
+int8!(
+    Avx2Narrow, u8, __m256i, rows: 5, offset: true,
+    act: |value| value as u8 ^ 0x80,
+    activations: |x| x,
+    products: |w, x| _mm256_maddubs_epi16(x, w),
+);
 
-    #[inline(always)]
-    fn cell(entry: i8) -> i16 {
-        i16::from(entry)
-    }
-
-    #[inline(always)]
-    fn zero(self) -> __m256i {
-        avx2!(_mm256_setzero_si256())
-    }
-
-    #[inline(always)]
-    fn dot(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        avx2!(_mm256_add_epi32(acc, _mm256_madd_epi16(w, x)))
-    }
-
-    #[inline(always)]
-    fn reduce<const V: usize>(self, acc: [__m256i; V], _: usize, out: &mut [i32]) {
-        for v in (0..V).step_by(2) {
-            let out = &mut out[v * 2..][..4];
-            avx2!({
-                let pairs = _mm256_hadd_epi32(acc[v], acc[v + 1]);
-                // 0 2 0 2 | 1 3 1 3
-                let sums = _mm256_hadd_epi32(pairs, pairs);
-                let (even, odd) = (
-                    _mm256_castsi256_si128(sums),
-                    _mm256_extracti128_si256::<1>(sums),
-                );
-                let sums = _mm_unpacklo_epi32(even, odd);
-                let out: *mut __m128i = out.as_mut_ptr().cast();
-                _mm_storeu_si128(out, _mm_add_epi32(_mm_loadu_si128(out), sums));
-            })
+/// Two outputs, in pieces.
+///
+/// # Safety
+/// - The processor has AVX2.
+/// - `P` is 1, 2 or 4, and `8 / P` bytes can be read at each place.
+#[inline(always)]
+unsafe fn half<const P: usize>(at: impl Fn(usize, usize) -> *const i8) -> __m128i {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match P {
+            1 => {
+                let low = _mm_loadl_epi64(at(0, 0).cast());
+                let both = _mm_loadh_pd(_mm_castsi128_pd(low), at(1, 0).cast());
+                _mm_castpd_si128(both)
+            }
+            2 => {
+                let four = |o, p| at(o, p).cast::<i32>().read_unaligned();
+                _mm_setr_epi32(four(0, 0), four(0, 1), four(1, 0), four(1, 1))
+            }
+            _ => {
+                let two = |o, p| at(o, p).cast::<i16>().read_unaligned();
+                _mm_setr_epi16(
+                    two(0, 0),
+                    two(0, 1),
+                    two(0, 2),
+                    two(0, 3),
+                    two(1, 0),
+                    two(1, 1),
+                    two(1, 2),
+                    two(1, 3),
+                )
+            }
         }
-    }
-
-    #[inline(always)]
-    unsafe fn load(self, cells: *const i16) -> __m256i {
-        avx2!(_mm256_loadu_si256(cells.cast()))
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, w: __m256i, cells: *mut i16) {
-        avx2!(_mm256_storeu_si256(cells.cast(), w))
-    }
-
-    #[inline(always)]
-    unsafe fn activations(self, first: *const i16, _: *const i16) -> __m256i {
-        avx2!(_mm256_broadcastsi128_si256(_mm_loadu_si128(first.cast())))
-    }
-
-    #[inline(always)]
-    unsafe fn expand(self, entries: *const i8) -> __m256i {
-        avx2!(_mm256_cvtepi8_epi16(_mm_loadu_si128(entries.cast())))
-    }
-
-    #[inline(always)]
-    unsafe fn gather<const P: usize>(self, at: impl Fn(usize, usize) -> *const i8) -> __m256i {
-        avx2!({
-            let bytes = match P {
-                1 => {
-                    let low = _mm_loadl_epi64(at(0, 0).cast());
-                    let both = _mm_loadh_pd(_mm_castsi128_pd(low), at(1, 0).cast());
-                    _mm_castpd_si128(both)
-                }
-                2 => {
-                    let four = |o, p| at(o, p).cast::<i32>().read_unaligned();
-                    _mm_setr_epi32(four(0, 0), four(0, 1), four(1, 0), four(1, 1))
-                }
-                _ => {
-                    let two = |o, p| at(o, p).cast::<i16>().read_unaligned();
-                    _mm_setr_epi16(
-                        two(0, 0),
-                        two(0, 1),
-                        two(0, 2),
-                        two(0, 3),
-                        two(1, 0),
-                        two(1, 1),
-                        two(1, 2),
-                        two(1, 3),
-                    )
-                }
-            };
-            _mm256_cvtepi8_epi16(bytes)
-        })
     }
 }
 
