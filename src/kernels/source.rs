@@ -65,22 +65,59 @@ unsafe impl<D: Dot, const B: usize> Source<D> for Lookup<'_, D::Entry, B> {
 
     #[inline(always)]
     unsafe fn get<const V: usize>(&self, dot: D, step: usize, first: usize, v: usize) -> D::W {
-        let code = |block: usize, output: usize| {
-            // SAFETY: the caller's step and output are inside the codes.
-            usize::from(unsafe { *self.codes.get_unchecked(block * self.width + output) })
-        };
         let first = first + v * D::OUTPUTS;
+        // The codes of all outputs in one load: a load for each would be half of all loads, and
+        // those are what bounds a product with one row.
+        let codes = |block: usize| {
+            // SAFETY: the caller's step and outputs are inside the codes.
+            unsafe { word::<D>(self.codes.as_ptr().add(block * self.width + first)) }
+        };
+        let code = |word: u64, o: usize| (word >> (8 * o)) as usize & 0xff;
         let table = self.table.as_ptr();
         // SAFETY: a code is below 256, so that its centroid is inside the table.
         unsafe {
             match B {
-                16 => dot.gather::<1>(|o, _| {
-                    table.add(code(step / 2, first + o) * 16 + step % 2 * STEP)
-                }),
-                8 => dot.gather::<1>(|o, _| table.add(code(step, first + o) * 8)),
-                4 => dot.gather::<2>(|o, p| table.add(code(2 * step + p, first + o) * 4)),
-                _ => dot.gather::<4>(|o, p| table.add(code(4 * step + p, first + o) * 2)),
+                16 => {
+                    let (word, half) = (codes(step / 2), step % 2 * STEP);
+                    dot.gather::<1>(|o, _| table.add(code(word, o) * 16 + half))
+                }
+                8 => {
+                    let word = codes(step);
+                    dot.gather::<1>(|o, _| table.add(code(word, o) * 8))
+                }
+                4 => {
+                    let words = [codes(2 * step), codes(2 * step + 1)];
+                    dot.gather::<2>(|o, p| table.add(code(words[p], o) * 4))
+                }
+                _ => {
+                    let block = 4 * step;
+                    let words = [
+                        codes(block),
+                        codes(block + 1),
+                        codes(block + 2),
+                        codes(block + 3),
+                    ];
+                    dot.gather::<4>(|o, p| table.add(code(words[p], o) * 2))
+                }
             }
+        }
+    }
+}
+
+/// The next `OUTPUTS` codes, the first one in the lowest byte.
+///
+/// # Safety
+/// - So many bytes can be read at `codes`.
+#[inline(always)]
+unsafe fn word<D: Dot>(codes: *const u8) -> u64 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match D::OUTPUTS {
+            1 => u64::from(*codes),
+            2 => u64::from(u16::from_le(codes.cast::<u16>().read_unaligned())),
+            4 => u64::from(u32::from_le(codes.cast::<u32>().read_unaligned())),
+            8 => u64::from_le(codes.cast::<u64>().read_unaligned()),
+            _ => panic!("1, 2, 4 or 8 outputs"),
         }
     }
 }
