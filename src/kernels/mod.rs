@@ -23,6 +23,7 @@ mod aarch64;
 pub(crate) mod attention;
 mod decode;
 pub(crate) mod elementwise;
+pub(crate) mod fused;
 pub(crate) mod gemm;
 mod isa;
 pub(crate) mod lut;
@@ -31,7 +32,9 @@ pub(crate) mod portable;
 #[cfg(test)]
 mod reference;
 pub(crate) mod rows;
+mod shared;
 pub(crate) mod simd;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod threads;
