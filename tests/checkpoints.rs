@@ -189,7 +189,7 @@ fn damaged_weights_are_refused() {
     copy.fails(ErrorKind::Checkpoint, &[QUERY, "I32"]);
 
     let copy = Copy::of("bert-gelu");
-    copy.weights(|t| t.get_mut(QUERY).unwrap().2[..4].copy_from_slice(&1e30f32.to_le_bytes()));
+    copy.weights(|t| t.get_mut(QUERY).unwrap().2[..4].copy_from_slice(&2e38f32.to_le_bytes()));
     let mut options = f32_options();
     options.plan = Plan::new(Scheme::F16);
     copy.fails_with(
@@ -502,4 +502,39 @@ fn existing_files_are_kept_unless_forced() {
             .write(copy.0.path().join("no/dir/x"), true, &|_| ())
             .is_err()
     );
+}
+
+#[test]
+fn the_first_text_without_a_finite_result_is_named() {
+    let copy = Copy::of("bert-gelu");
+    copy.weights(|tensors| {
+        let (_, shape, data) = tensors
+            .get_mut("bert.embeddings.word_embeddings.weight")
+            .unwrap();
+        // The sum of these overflows.
+        for value in data.as_chunks_mut::<4>().0[50 * shape[1]..][..shape[1]].iter_mut() {
+            *value = 2e38f32.to_le_bytes();
+        }
+    });
+    let conversion = copy.open(&f32_options()).unwrap();
+    for mode in [Mode::Exact, Mode::Int8] {
+        for threads in [1, 2] {
+            let options = Options::new().mode(mode).threads(threads);
+            let classifier = TextClassifier::new(artifact(&conversion), options).unwrap();
+            // Texts are computed in the order of their lengths, and the last one fails first.
+            let texts: Vec<Vec<u32>> = (0..60)
+                .map(|i| {
+                    let mut ids = vec![7; 40 - i / 2];
+                    ids[1] = if matches!(i, 20 | 59) { 50 } else { 8 };
+                    ids
+                })
+                .collect();
+            let texts: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
+            let error = classifier.classify_ids(&texts).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Input);
+            assert_eq!(error.text(), Some(20), "{error}");
+            assert!(error.to_string().contains("not finite"), "{error}");
+            assert_eq!(classifier.classify_ids(&texts[..20]).unwrap().len(), 20);
+        }
+    }
 }

@@ -252,3 +252,50 @@ fn results_do_not_depend_on_batch_order_or_threads() {
         }
     }
 }
+
+/// More tokens than a forward pass takes, in texts of all lengths: they are sorted, shared out and put
+/// back in order.
+#[test]
+fn a_large_job_equals_its_texts_one_by_one() {
+    for name in ["bert-gelu", "roberta-seq", "sbert", "sbert-cls"] {
+        let artifact = artifact(&data().join(name), &plan(Scheme::Int8));
+        for mode in [Mode::Exact, Mode::Int8] {
+            let run: Box<dyn Fn(usize, &[&[u32]]) -> Vec<Vec<u32>>> = match artifact.labels() {
+                Some(_) => Box::new(|threads, texts| {
+                    let options = options(mode, threads);
+                    let pipeline = TextClassifier::new(artifact.clone(), options).unwrap();
+                    let results = pipeline.classify_ids(texts).unwrap();
+                    results
+                        .into_iter()
+                        .map(|mut result| {
+                            result.labels.sort_by_key(|label| label.index);
+                            result.labels.iter().map(|l| l.logit.to_bits()).collect()
+                        })
+                        .collect()
+                }),
+                None => Box::new(|threads, texts| {
+                    let options = options(mode, threads);
+                    let pipeline = SentenceEmbedder::new(artifact.clone(), options).unwrap();
+                    let results = pipeline.embed_ids(texts).unwrap();
+                    results
+                        .into_iter()
+                        .map(|result| result.vector.iter().map(|v| v.to_bits()).collect())
+                        .collect()
+                }),
+            };
+            let texts: Vec<Vec<u32>> = (0..200)
+                .map(|i| {
+                    (0..i * 7 % 23 + 1)
+                        .map(|t| (i * 31 + t * 13) as u32 % 290 + 5)
+                        .collect()
+                })
+                .collect();
+            let texts: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
+            let together = run(1, &texts);
+            assert_eq!(together, run(2, &texts), "{name} {mode:?}");
+            for (text, together) in texts.iter().zip(&together).step_by(9) {
+                assert_eq!(run(1, &[text])[0], *together, "{name} {mode:?}");
+            }
+        }
+    }
+}

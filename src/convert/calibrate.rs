@@ -20,8 +20,8 @@ use rayon::prelude::*;
 
 use super::Conversion;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::attention::{Heads, attention};
-use crate::kernels::elementwise::{activate, layer_norm};
+use crate::kernels::attention::{Heads, Queries, attention};
+use crate::kernels::elementwise::{Affine, activate, layer_norm};
 use crate::kernels::{self, Codes, Isa, Threads, Weights, Zero};
 use crate::layout::to_tiles;
 use crate::models::encoder::Config;
@@ -200,9 +200,13 @@ impl<'a> Calibration<'a> {
     fn norm(&self, which: usize, prefix: &str, x: &mut [f32]) {
         let weight = self.tensor(which, &format!("{prefix}.weight"));
         let bias = self.tensor(which, &format!("{prefix}.bias"));
-        let eps = self.config.layer_norm_eps as f32;
+        let affine = Affine {
+            weight,
+            bias,
+            eps: self.config.layer_norm_eps as f32,
+        };
         x.par_chunks_exact_mut(weight.len())
-            .for_each(|row| layer_norm(row, weight, bias, eps));
+            .for_each(|row| layer_norm(self.isa, row, affine));
     }
 
     /// Runs both encoders up to the input of `layer`.
@@ -276,10 +280,9 @@ impl<'a> Calibration<'a> {
             };
         }
         let linear = |part: &str, x: &[f32]| self.linear(which, &name(part), x, h);
-        let [query, key, value] =
+        let [mut attended, key, value] =
             ["attention.query", "attention.key", "attention.value"].map(|part| linear(part, &x));
         let heads = Heads {
-            query: &query,
             key: &key,
             value: &value,
             hidden: h,
@@ -289,8 +292,8 @@ impl<'a> Calibration<'a> {
             .iter()
             .map(|t| t.start - first..t.end - first)
             .collect();
-        let mut attended = vec![0.0; x.len()];
-        attention(self.isa, self.threads, &heads, &texts, &mut attended);
+        let machine = (self.isa, self.threads);
+        attention(machine, &heads, &texts, Queries::All, &mut attended);
         if stage == Stage::Output {
             return Run {
                 input: attended,
@@ -309,7 +312,7 @@ impl<'a> Calibration<'a> {
         let mut wide = linear("ffn.up", &x);
         let function = self.config.activation.function();
         wide.par_chunks_mut(1 << 14)
-            .for_each(|part| activate(function, part));
+            .for_each(|part| activate(self.isa, function, part));
         Run {
             input: wide,
             residual: x,

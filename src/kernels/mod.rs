@@ -25,6 +25,7 @@ mod dot;
 pub(crate) mod elementwise;
 mod entry;
 mod finish;
+pub(crate) mod fused;
 pub(crate) mod gemm;
 mod isa;
 mod micro;
@@ -34,8 +35,10 @@ mod portable_dot;
 #[cfg(test)]
 mod reference;
 pub(crate) mod rows;
+mod shared;
 pub(crate) mod simd;
 mod source;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod threads;

@@ -21,6 +21,8 @@ impl Simd for Portable {
     type I = i32x8;
     type M = f32x8;
     const LANES: usize = 8;
+    // Of 128-bit registers a vector takes two, and x86-64 has 16.
+    const REGISTERS: usize = 8;
 
     #[inline]
     fn run<O: Op>(self, op: O) -> O::Output {
@@ -135,6 +137,21 @@ impl Simd for Portable {
     #[inline(always)]
     fn zero_int(self) -> i32x8 {
         i32x8::ZERO
+    }
+
+    #[inline(always)]
+    fn max_int(self, a: i32x8, b: i32x8) -> i32x8 {
+        a.max(b)
+    }
+
+    #[inline(always)]
+    fn largest_int(self, a: i32x8) -> i32 {
+        a.to_array().iter().fold(i32::MIN, |m, &v| m.max(v))
+    }
+
+    #[inline(always)]
+    fn magnitude_bits(self, a: f32x8) -> i32x8 {
+        cast(a.abs())
     }
 
     #[inline(always)]

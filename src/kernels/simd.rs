@@ -26,6 +26,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type M: Copy;
     /// Lanes of a vector: 4, 8 or 16.
     const LANES: usize;
+    /// How many vectors of `f32` the registers hold.
+    const REGISTERS: usize;
 
     /// Runs `op`, compiled for this instruction set.
     fn run<O: Op>(self, op: O) -> O::Output;
@@ -71,6 +73,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum_int(self, a: Self::I) -> i32;
     fn add_int(self, a: Self::I, b: Self::I) -> Self::I;
     fn zero_int(self) -> Self::I;
+    fn max_int(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The largest of all integers.
+    fn largest_int(self, a: Self::I) -> i32;
+    /// The bits of the magnitude. As integers they are in the order of the magnitudes, with NaN
+    /// above infinity: a maximum of them cannot lose a NaN.
+    fn magnitude_bits(self, a: Self::F) -> Self::I;
     /// Fills the first `LANES` of `out` with the low halves.
     ///
     /// # Panics
@@ -81,6 +89,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Panics
     /// If there are fewer.
     fn store_i8(self, a: Self::I, out: &mut [i8]);
+
+    /// Four vectors of them, one after another.
+    ///
+    /// # Panics
+    /// If `out` is too short.
+    #[inline(always)]
+    fn store_i8_four(self, a: [Self::I; 4], out: &mut [i8]) {
+        for (i, a) in a.into_iter().enumerate() {
+            self.store_i8(a, &mut out[i * Self::LANES..]);
+        }
+    }
 
     /// Up to `LANES` values, filled up with `fill`.
     #[inline(always)]

@@ -3,7 +3,6 @@
 use half::f16;
 use proptest::prelude::*;
 
-use super::elementwise::{self, Activation};
 use super::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero, reference};
 use crate::layout::INT8_GROUP;
 
@@ -366,123 +365,6 @@ fn rows_of_zeros_and_non_finite_rows_are_defined() {
                 .zip(weights.bias.unwrap())
                 .all(|(a, b)| a == b)
         );
-    }
-}
-
-/// Largest absolute error of `f` against `exact` over a fine grid, relative to `max(1, |x|)`.
-fn error_of(f: impl Fn(&mut [f32]), exact: impl Fn(f64) -> f64) -> f64 {
-    let x: Vec<f32> = (-80_000..80_000).map(|i| i as f32 * 2.5e-4).collect();
-    let mut y = x.clone();
-    f(&mut y);
-    x.iter().zip(&y).fold(0f64, |worst, (&x, &y)| {
-        let x = f64::from(x);
-        worst.max((f64::from(y) - exact(x)).abs() / x.abs().max(1.0))
-    })
-}
-
-/// erf by its Taylor series, and by its complement's continued fraction further out.
-fn erf(x: f64) -> f64 {
-    if x.abs() > 3.0 {
-        let a = x.abs();
-        let tail = (1..60).rev().fold(0.0, |f, k| f64::from(k) / 2.0 / (a + f));
-        let value = 1.0 - (-a * a).exp() / (a + tail) / std::f64::consts::PI.sqrt();
-        return value.copysign(x);
-    }
-    let (mut term, mut sum) = (x, x);
-    for n in 1..80 {
-        term *= -x * x / f64::from(n);
-        sum += term / f64::from(2 * n + 1);
-    }
-    sum * 2.0 / std::f64::consts::PI.sqrt()
-}
-
-#[test]
-fn activations_stay_within_their_stated_errors() {
-    let run = |a| move |values: &mut [f32]| elementwise::activate(a, values);
-    let tanh = |x: f64| x.tanh();
-    let cases: [(Activation, &dyn Fn(f64) -> f64); 5] = [
-        (Activation::Gelu, &|x| {
-            0.5 * x * (1.0 + erf(x / 2f64.sqrt()))
-        }),
-        (Activation::GeluTanh, &|x| {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
-            0.5 * x * (1.0 + tanh(inner))
-        }),
-        (Activation::Relu, &|x| x.max(0.0)),
-        (Activation::Silu, &|x| x / (1.0 + (-x).exp())),
-        (Activation::Tanh, &tanh),
-    ];
-    for (activation, exact) in cases {
-        let error = error_of(run(activation), exact);
-        assert!(error <= 4e-7, "{activation:?}: {error:e}");
-    }
-    let relative = error_of(
-        |values| {
-            for chunk in values.chunks_mut(8) {
-                let e = elementwise::exp(elementwise::in_lanes(chunk)).to_array();
-                chunk.copy_from_slice(&e[..chunk.len()]);
-            }
-            values.iter_mut().enumerate().for_each(|(i, v)| {
-                let x = f64::from((i as i32 - 80_000) as f32 * 2.5e-4);
-                *v = (f64::from(*v) / x.exp() - 1.0) as f32;
-            });
-        },
-        |_| 0.0,
-    );
-    assert!(relative <= 2e-7, "exp: {relative:e}");
-}
-
-#[test]
-fn non_finite_values_do_not_pass_for_numbers() {
-    for activation in [
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::Relu,
-        Activation::Silu,
-        Activation::Tanh,
-    ] {
-        let mut values = [f32::NAN, 1.0];
-        elementwise::activate(activation, &mut values);
-        assert!(
-            values[0].is_nan() && values[1].is_finite(),
-            "{activation:?}"
-        );
-    }
-    let mut scores = [1.0, f32::NAN, 2.0];
-    elementwise::softmax(&mut scores, 1.0);
-    assert!(scores.iter().all(|s| s.is_nan()));
-}
-
-#[test]
-fn layer_norm_and_softmax_equal_their_formulas() {
-    let mut random = Random(77);
-    for n in [1, 3, 8, 9, 36, 64, 100, 768] {
-        let x: Vec<f32> = (0..n).map(|_| random.float() * 3.0 + 1.0).collect();
-        let weight: Vec<f32> = (0..n).map(|_| random.float()).collect();
-        let bias: Vec<f32> = (0..n).map(|_| random.float()).collect();
-        let mut y = x.clone();
-        elementwise::layer_norm(&mut y, &weight, &bias, 1e-5);
-        let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
-        let variance = x
-            .iter()
-            .map(|&v| (f64::from(v) - mean).powi(2))
-            .sum::<f64>()
-            / n as f64;
-        for i in 0..n {
-            let exact = (f64::from(x[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[i])
-                + f64::from(bias[i]);
-            assert!((f64::from(y[i]) - exact).abs() < 2e-6, "{n}");
-        }
-        let mut y = x.clone();
-        elementwise::softmax(&mut y, 0.7);
-        let total: f64 = x.iter().map(|&v| (0.7 * f64::from(v)).exp()).sum();
-        for i in 0..n {
-            let exact = (0.7 * f64::from(x[i])).exp() / total;
-            assert!((f64::from(y[i]) - exact).abs() < 5e-7, "{n}");
-        }
-        elementwise::normalize(&mut y);
-        let norm: f64 = y.iter().map(|&v| f64::from(v).powi(2)).sum();
-        assert!((norm - 1.0).abs() < 1e-6);
     }
 }
 

@@ -7,15 +7,26 @@ use rayon::prelude::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Threads(pub(crate) usize);
 
-/// Multiply-accumulates below which one thread does it alone. The portable kernels take about 40 us
-/// for as many (`benches/matmul.rs`); that waking a thread costs less than that is an estimate.
-const WORTH_A_THREAD: usize = 1 << 20;
+/// Nanoseconds of work that are worth a thread more.
+const WORTH_A_THREAD: usize = 30_000;
+/// What the portable products do in a nanosecond.
+const MACS_PER_NANOSECOND: usize = 28;
 
 impl Threads {
-    /// Calls `f` for each of `0..items`, each one once, in any order. `work` is the number of
-    /// multiply-accumulates of all items together.
+    /// As [`each_for`](Self::each_for), for `work` multiply-accumulates of all items together.
     pub(crate) fn each(self, items: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
-        let threads = self.0.min(items).min(work / WORTH_A_THREAD + 1);
+        self.each_for(items, work / MACS_PER_NANOSECOND, f);
+    }
+
+    /// Calls `f` for each of `0..items`, each one once, in any order. `nanoseconds` is about what
+    /// one thread takes for all items together.
+    pub(crate) fn each_for(
+        self,
+        items: usize,
+        nanoseconds: usize,
+        f: impl Fn(usize) + Sync + Send,
+    ) {
+        let threads = self.0.min(items).min(nanoseconds / WORTH_A_THREAD + 1);
         if threads <= 1 {
             (0..items).for_each(f);
             return;

@@ -6,6 +6,7 @@ use super::{Loader, row_scale};
 use crate::artifact::{Bits, Layout, StoredZero, Tensor, Values};
 use crate::error::Result;
 use crate::kernels::Codebook;
+use crate::kernels::tables::TableRow;
 
 /// A table `[rows, columns]`. Its values are the same in both modes.
 pub(crate) struct Embedding {
@@ -33,19 +34,15 @@ impl Embedding {
         })
     }
 
-    /// Adds row `index` to `sum` (`[columns]`).
-    pub(crate) fn add(&self, index: usize, sum: &mut [f32]) {
+    /// Row `index` as it is stored.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(crate) fn row(&self, index: usize) -> TableRow<'_> {
         let columns = self.tensor.shape[1];
-        debug_assert_eq!(sum.len(), columns);
         match &self.tensor.values {
-            Values::F32(values) => {
-                let row = &values.typed::<f32>()[index * columns..][..columns];
-                sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
-            }
-            Values::F16(values) => {
-                let row = &values.typed::<half::f16>()[index * columns..][..columns];
-                sum.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f32());
-            }
+            Values::F32(values) => TableRow::F32(&values.typed()[index * columns..][..columns]),
+            Values::F16(values) => TableRow::F16(&values.typed()[index * columns..][..columns]),
             Values::Pq {
                 block,
                 codes,
@@ -56,14 +53,11 @@ impl Embedding {
                     unreachable!("load makes a table for every pq tensor")
                 };
                 let units = columns.div_ceil(*block);
-                let scale = book.f32_scale * row_scale(rows).map_or(1.0, |r| r[index].to_f32());
-                let codes = &codes[index * units..][..units];
-                // `chunks_mut` leaves a short last block; `zip` then drops the centroid's rest.
-                for (sum, &code) in sum.chunks_mut(*block).zip(codes) {
-                    let centroid = &book.f32[usize::from(code) * block..][..*block];
-                    sum.iter_mut()
-                        .zip(centroid)
-                        .for_each(|(s, v)| *s += v * scale);
+                TableRow::Pq {
+                    codes: &codes[index * units..][..units],
+                    centroids: &book.f32,
+                    block: *block,
+                    scale: book.f32_scale * row_scale(rows).map_or(1.0, |r| r[index].to_f32()),
                 }
             }
             Values::Scalar {
@@ -79,18 +73,17 @@ impl Embedding {
                     StoredZero::Row(zeros) => zeros.typed::<i8>()[index],
                 });
                 match bits {
-                    Bits::Eight => {
-                        let row = &values.typed::<i8>()[index * columns..][..columns];
-                        for (s, &q) in sum.iter_mut().zip(row) {
-                            *s += (f32::from(q) - zero) * scale;
-                        }
-                    }
+                    Bits::Eight => TableRow::Int8 {
+                        values: &values.typed()[index * columns..][..columns],
+                        zero,
+                        scale,
+                    },
                     Bits::Four => {
                         let units = columns.div_ceil(2);
-                        let row = &values[index * units..][..units];
-                        for (k, s) in sum.iter_mut().enumerate() {
-                            let q = row[k / 2] >> (4 * (k % 2)) & 15;
-                            *s += (f32::from(q) - zero) * scale;
+                        TableRow::Int4 {
+                            values: &values[index * units..][..units],
+                            zero,
+                            scale,
                         }
                     }
                 }

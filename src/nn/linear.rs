@@ -1,6 +1,5 @@
 //! `y = x W^T + bias`, in the way that the tensor's scheme and the mode ask for.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::{Context, Loader, Mode, Vector, join, row_scale};
@@ -8,22 +7,13 @@ use crate::artifact::{Bits, Layout, StoredZero, Tensor, Values};
 use crate::error::Result;
 use crate::kernels::{self, Codebook, Codes, QuantizedRows, Weights, Zero};
 
-/// The input of one or more linear layers: quantized once, and only if one of them wants it.
+/// The input of linear layers.
+#[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
-    rows: &'a [f32],
-    columns: usize,
-    quantized: OnceCell<QuantizedRows>,
-}
-
-impl<'a> Input<'a> {
-    /// `rows` is `[m][columns]`.
-    pub(crate) fn new(rows: &'a [f32], columns: usize) -> Self {
-        Self {
-            rows,
-            columns,
-            quantized: OnceCell::new(),
-        }
-    }
+    /// `[m][in_features]`
+    pub(crate) rows: &'a [f32],
+    /// The same quantized: for layers that [multiply](Linear::int8) in `int8`.
+    pub(crate) quantized: &'a QuantizedRows,
 }
 
 /// A linear layer `[out_features, in_features]` with its bias.
@@ -70,18 +60,16 @@ impl Linear {
     }
 
     /// Whether this layer multiplies in `int8` under `mode`.
-    fn int8(&self, mode: Mode) -> bool {
+    pub(crate) fn int8(&self, mode: Mode) -> bool {
         mode == Mode::Int8 && !matches!(self.tensor.values, Values::F32(_) | Values::F16(_))
     }
 
     /// `y` is `[m][out_features]`.
-    pub(crate) fn forward(&self, context: Context, x: &Input, y: &mut [f32]) {
+    pub(crate) fn forward(&self, context: Context, x: Input, y: &mut [f32]) {
         let int8 = self.int8(context.mode);
         let weights = self.weights(int8);
         if int8 {
-            let quantized =
-                (x.quantized).get_or_init(|| QuantizedRows::quantize(x.rows, x.columns));
-            kernels::linear_int8(context.isa, context.threads, &weights, quantized, y);
+            kernels::linear_int8(context.isa, context.threads, &weights, x.quantized, y);
         } else {
             kernels::linear_f32(context.isa, context.threads, &weights, x.rows, y);
         }

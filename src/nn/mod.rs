@@ -1,14 +1,12 @@
-//! Layers over checked tensors: linear, embedding, layer norm, attention.
+//! Layers over checked tensors: linear, embedding, layer norm.
 //!
 //! A layer points at the bytes of the open artifact. All that is made at open are small tables: the
 //! codebooks in the kernels' form and `f16` vectors as `f32`.
 
-mod attention;
 mod embedding;
 mod linear;
 mod norm;
 
-pub(crate) use attention::self_attention;
 pub(crate) use embedding::Embedding;
 pub(crate) use linear::{Input, Linear};
 pub(crate) use norm::Norm;
@@ -50,6 +48,13 @@ pub(crate) struct Context {
     pub(crate) isa: Isa,
     pub(crate) threads: Threads,
     pub(crate) mode: Mode,
+}
+
+impl Context {
+    /// What the functions between the products run on.
+    pub(crate) fn machine(self) -> (Isa, Threads) {
+        (self.isa, self.threads)
+    }
 }
 
 /// Builds layers from the tensors of an artifact, and makes each shared codebook once.

@@ -2,7 +2,7 @@
 
 use super::{Loader, Vector, join};
 use crate::error::Result;
-use crate::kernels::elementwise;
+use crate::kernels::elementwise::Affine;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension.
 pub(crate) struct Norm {
@@ -21,16 +21,12 @@ impl Norm {
         })
     }
 
-    /// Normalises every row of `x` (`[m][n]`) in place.
-    pub(crate) fn forward(&self, x: &mut [f32]) {
-        for row in x.chunks_exact_mut(self.weight.len()) {
-            elementwise::layer_norm(row, &self.weight, &self.bias, self.eps);
+    /// What it multiplies with and adds.
+    pub(crate) fn affine(&self) -> Affine<'_> {
+        Affine {
+            weight: &self.weight,
+            bias: &self.bias,
+            eps: self.eps,
         }
-    }
-
-    /// `x = norm(x + residual)`
-    pub(crate) fn add_forward(&self, x: &mut [f32], residual: &[f32]) {
-        x.iter_mut().zip(residual).for_each(|(x, r)| *x += r);
-        self.forward(x);
     }
 }

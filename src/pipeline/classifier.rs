@@ -116,9 +116,7 @@ impl TextClassifier {
     }
 
     fn run(&self, texts: &Texts) -> Result<Vec<Classification>> {
-        let results = self.model.run(texts, |encoder, context, batch| {
-            encoder.classify(context, batch)
-        })?;
+        let results = self.model.run(texts)?;
         Ok(results
             .into_iter()
             .map(|(encoded, logits)| self.classification(encoded, &logits))

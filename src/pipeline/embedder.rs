@@ -99,9 +99,7 @@ impl SentenceEmbedder {
     }
 
     fn run(&self, texts: &Texts) -> Result<Vec<Embedding>> {
-        let results = self.model.run(texts, |encoder, context, batch| {
-            encoder.embed(context, batch)
-        })?;
+        let results = self.model.run(texts)?;
         Ok(results
             .into_iter()
             .map(|(encoded, vector)| Embedding {

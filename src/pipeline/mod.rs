@@ -13,13 +13,19 @@ use std::sync::Arc;
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{Isa, Threads};
-use crate::models::encoder::{Batch, Encoder};
+use crate::models::encoder::Encoder;
 use crate::nn::Context;
 use crate::text::{Encoded, Tokenizer, Truncation};
 
 /// Tokens of one forward pass, as far as texts can be told apart: this bounds the memory of a
 /// large batch (RoBERTa-base needs 37 kB a token) and is far beyond where larger is faster.
 const TOKENS_AT_ONCE: usize = 1024;
+
+/// Nanoseconds of work from which a call is handed to the pool: ten times what that costs when the
+/// pool's threads have gone to sleep (`kernels/threads.rs`).
+const WORTH_THE_POOL: usize = 500_000;
+/// Nanoseconds that a text of some twenty words takes to tokenize: an estimate.
+const TOKENIZING: usize = 20_000;
 
 /// Tokenizer, encoder and threads: what both pipelines share.
 pub(crate) struct TextModel {
@@ -74,35 +80,38 @@ impl TextModel {
         })
     }
 
-    fn in_pool<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+    /// Calls `f` in the pool, with all threads; on the caller's thread alone where `nanoseconds` of
+    /// work are not worth waking another one.
+    fn in_pool<T: Send>(&self, nanoseconds: usize, f: impl FnOnce(Context) -> T + Send) -> T {
         match &self.pool {
-            Some(pool) => pool.install(f),
-            None => f(),
+            Some(pool) if nanoseconds >= WORTH_THE_POOL => pool.install(|| f(self.context)),
+            _ => f(Context {
+                threads: Threads(1),
+                ..self.context
+            }),
         }
     }
 
-    /// Runs `forward` over the texts in batches of bounded size; it returns `width` values a text.
-    fn run<'t>(
-        &self,
-        texts: &'t Texts<'t>,
-        forward: impl Fn(&Encoder, Context, &Batch) -> Result<Vec<f32>> + Sync,
-    ) -> Result<Vec<(Encoded, Vec<f32>)>> {
-        self.in_pool(|| {
-            let encoded = match texts {
-                Texts::Single(texts) => {
-                    self.tokenizer
-                        .encode_batch(texts, self.limit, self.truncation)
-                }
-                Texts::Pairs(pairs) => {
-                    self.tokenizer
-                        .encode_pairs(pairs, self.limit, self.truncation)
-                }
-                Texts::Ids(texts) => (texts.iter().enumerate())
-                    .map(|(i, ids)| self.checked(ids).map_err(|e| e.in_text(i)))
-                    .collect(),
-            }?;
-            self.forward(encoded, &forward)
-        })
+    /// The values of each text, in the order of the texts.
+    ///
+    /// # Errors
+    /// Names the first text that cannot be tokenized, or else the first that the model has no rows
+    /// for, or else the first whose result is not finite.
+    fn run<'t>(&self, texts: &'t Texts<'t>) -> Result<Vec<(Encoded, Vec<f32>)>> {
+        let encoded = self.in_pool(texts.nanoseconds(), |_| match texts {
+            Texts::Single(texts) => self
+                .tokenizer
+                .encode_batch(texts, self.limit, self.truncation),
+            Texts::Pairs(pairs) => self
+                .tokenizer
+                .encode_pairs(pairs, self.limit, self.truncation),
+            Texts::Ids(texts) => (texts.iter().enumerate())
+                .map(|(i, ids)| self.checked(ids).map_err(|e| e.in_text(i)))
+                .collect(),
+        })?;
+        let tokens = encoded.iter().map(|text| text.ids.len()).sum();
+        let nanoseconds = self.encoder.nanoseconds(self.context, tokens);
+        self.in_pool(nanoseconds, |context| self.forward(context, encoded))
     }
 
     /// A text of token ids, as if the tokenizer had made it.
@@ -131,33 +140,59 @@ impl TextModel {
         })
     }
 
-    fn forward(
-        &self,
-        encoded: Vec<Encoded>,
-        forward: impl Fn(&Encoder, Context, &Batch) -> Result<Vec<f32>>,
-    ) -> Result<Vec<(Encoded, Vec<f32>)>> {
-        // A tokenizer without special tokens makes nothing of an empty text.
-        if let Some(empty) = encoded.iter().position(|text| text.ids.is_empty()) {
-            return Err(Error::new(ErrorKind::Input, "the text has no tokens").in_text(empty));
-        }
-        let mut results = Vec::with_capacity(encoded.len());
-        let mut waiting = encoded.into_iter().peekable();
-        while waiting.peek().is_some() {
-            let (mut batch, mut members) = (Batch::default(), Vec::new());
-            while let Some(text) = waiting.next_if(|text| {
-                members.is_empty() || batch.tokens() + text.ids.len() <= TOKENS_AT_ONCE
-            }) {
-                batch.push(&text.ids, &text.type_ids);
-                members.push(text);
+    /// Alike texts share a forward pass: they are taken in the order of their lengths. A text's
+    /// result does not depend on that.
+    fn forward(&self, context: Context, encoded: Vec<Encoded>) -> Result<Vec<(Encoded, Vec<f32>)>> {
+        for (i, text) in encoded.iter().enumerate() {
+            if text.ids.is_empty() {
+                // A tokenizer without special tokens makes nothing of an empty text.
+                return Err(Error::new(ErrorKind::Input, "the text has no tokens").in_text(i));
             }
-            let values = forward(&self.encoder, self.context, &batch)
-                .map_err(|e| self.artifact.locate(e))?;
-            let width = values.len() / members.len();
-            let rows = values.chunks_exact(width).map(<[f32]>::to_vec);
-            results.extend(members.into_iter().zip(rows));
+            (self.encoder.check(&text.ids, &text.type_ids))
+                .map_err(|e| self.artifact.locate(e).in_text(i))?;
         }
-        Ok(results)
+        let mut order: Vec<usize> = (0..encoded.len()).collect();
+        order.sort_unstable_by_key(|&i| (encoded[i].ids.len(), i));
+        let mut results = vec![Vec::new(); encoded.len()];
+        let mut arena = self.encoder.arena();
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            let members = rest
+                .split_off(..first_batch(&encoded, rest))
+                .expect("in range");
+            arena.clear();
+            for &i in members {
+                let text = &encoded[i];
+                arena.push(&self.encoder.config, &text.ids, &text.type_ids);
+            }
+            let values = self.encoder.forward(context, &mut arena);
+            let width = values.len() / members.len();
+            for (&i, values) in members.iter().zip(values.chunks_exact(width)) {
+                results[i] = values.to_vec();
+            }
+        }
+        if let Some(i) = results
+            .iter()
+            .position(|v| v.iter().any(|v| !v.is_finite()))
+        {
+            let error = Error::new(
+                ErrorKind::Input,
+                "the model's output is not finite: its weights overflow on this text",
+            );
+            return Err(self.artifact.locate(error).in_text(i));
+        }
+        Ok(encoded.into_iter().zip(results).collect())
     }
+}
+
+/// How many of the texts `order` share the first forward pass: at least one.
+fn first_batch(encoded: &[Encoded], order: &[usize]) -> usize {
+    let mut tokens = 0;
+    let fits = order.iter().take_while(|&&i| {
+        tokens += encoded[i].ids.len();
+        tokens <= TOKENS_AT_ONCE
+    });
+    fits.count().max(1)
 }
 
 /// The texts of a call.
@@ -165,4 +200,15 @@ enum Texts<'t> {
     Single(&'t [&'t str]),
     Pairs(&'t [(&'t str, &'t str)]),
     Ids(&'t [&'t [u32]]),
+}
+
+impl Texts<'_> {
+    /// About how long they take to tokenize.
+    fn nanoseconds(&self) -> usize {
+        match self {
+            Texts::Single(texts) => texts.len() * TOKENIZING,
+            Texts::Pairs(pairs) => 2 * pairs.len() * TOKENIZING,
+            Texts::Ids(_) => 0,
+        }
+    }
 }

@@ -29,6 +29,7 @@ impl Simd for Neon {
     type I = int32x4_t;
     type M = uint32x4_t;
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
 
     #[inline]
     fn run<O: Op>(self, op: O) -> O::Output {
@@ -152,6 +153,21 @@ impl Simd for Neon {
     #[inline(always)]
     fn zero_int(self) -> int32x4_t {
         neon!(vdupq_n_s32(0))
+    }
+
+    #[inline(always)]
+    fn max_int(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        neon!(vmaxq_s32(a, b))
+    }
+
+    #[inline(always)]
+    fn largest_int(self, a: int32x4_t) -> i32 {
+        neon!(vmaxvq_s32(a))
+    }
+
+    #[inline(always)]
+    fn magnitude_bits(self, a: float32x4_t) -> int32x4_t {
+        neon!(vreinterpretq_s32_f32(vabsq_f32(a)))
     }
 
     #[inline(always)]

@@ -29,6 +29,7 @@ impl Simd for Avx2 {
     type I = __m256i;
     type M = __m256;
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
 
     #[inline]
     fn run<O: Op>(self, op: O) -> O::Output {
@@ -159,6 +160,22 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn max_int(self, a: __m256i, b: __m256i) -> __m256i {
+        avx2!(_mm256_max_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn largest_int(self, a: __m256i) -> i32 {
+        let lanes: [i32; 8] = bytemuck::cast(a);
+        lanes.iter().fold(i32::MIN, |m, &v| m.max(v))
+    }
+
+    #[inline(always)]
+    fn magnitude_bits(self, a: __m256) -> __m256i {
+        avx2!(_mm256_castps_si256(self.abs(a)))
+    }
+
+    #[inline(always)]
     fn store_i16(self, a: __m256i, out: &mut [i16]) {
         let out = &mut out[..8];
         avx2!({
@@ -175,6 +192,19 @@ impl Simd for Avx2 {
             let packed = _mm256_packs_epi32(a, a);
             let packed = _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(packed));
             _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packs_epi16(packed, packed))
+        })
+    }
+
+    #[inline(always)]
+    fn store_i8_four(self, [a, b, c, d]: [__m256i; 4], out: &mut [i8]) {
+        let out = &mut out[..32];
+        avx2!({
+            // Packing works within the 128-bit halves: groups of four bytes come out as
+            // a0 b0 c0 d0 a1 b1 c1 d1.
+            let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let packed = _mm256_permutevar8x32_epi32(packed, order);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), packed)
         })
     }
 }

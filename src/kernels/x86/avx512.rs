@@ -35,6 +35,7 @@ impl Simd for Avx512 {
     type I = __m512i;
     type M = __mmask16;
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
 
     #[inline]
     fn run<O: Op>(self, op: O) -> O::Output {
@@ -161,6 +162,21 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn zero_int(self) -> __m512i {
         avx512!(_mm512_setzero_si512())
+    }
+
+    #[inline(always)]
+    fn max_int(self, a: __m512i, b: __m512i) -> __m512i {
+        avx512!(_mm512_max_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn largest_int(self, a: __m512i) -> i32 {
+        avx512!(_mm512_reduce_max_epi32(a))
+    }
+
+    #[inline(always)]
+    fn magnitude_bits(self, a: __m512) -> __m512i {
+        avx512!(_mm512_castps_si512(_mm512_abs_ps(a)))
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! From an artifact to an encoder, and from a config to its stored form.
 
+use super::arena::Arenas;
 use super::{Config, Encoder, Family, Head, HiddenAct, Layer, Pooling, Problem, Task};
 use crate::artifact::v1::{self, EncoderBody};
 use crate::artifact::{Artifact, MAX_LABELS, MAX_LAYERS, ModelKind};
@@ -234,6 +235,7 @@ impl Encoder {
             norm,
             layers,
             head,
+            arenas: Arenas::default(),
         })
     }
 }

@@ -1,0 +1,158 @@
+//! What stands between two products, row by row: the embedding, the residual, the norm or the
+//! activation, and the quantizing of the result, while the row is in the L1 cache.
+//!
+//! Rows are shared out among threads where there is enough work. Each is computed alone, so a result
+//! depends neither on the other rows nor on the number of threads.
+
+use super::elementwise::{self, Activation, Affine};
+use super::rows::Places;
+use super::shared::Shared;
+use super::simd::{Op, Simd};
+use super::tables::TableRow;
+use super::{Isa, QuantizedRows, Threads};
+
+/// What a row goes through, in the order of the fields.
+#[derive(Clone, Copy, Default)]
+struct Steps<'a> {
+    /// Rows of tables whose sum takes the place of what was there.
+    tables: Option<[TableRow<'a>; 3]>,
+    /// A row that is added.
+    added: Option<&'a [f32]>,
+    norm: Option<Affine<'a>>,
+    activation: Option<Activation>,
+}
+
+/// Fills every row of `x` with `norm(a + b + c)`, for the table rows `[a, b, c]` that `rows` gives,
+/// and quantizes the result if that is asked for.
+pub(crate) fn embed<'a>(
+    (isa, threads): (Isa, Threads),
+    rows: impl Fn(usize) -> [TableRow<'a>; 3] + Sync,
+    x: &mut [f32],
+    norm: Affine,
+    quantized: Option<&mut QuantizedRows>,
+) {
+    let steps = |row| Steps {
+        tables: Some(rows(row)),
+        norm: Some(norm),
+        ..Steps::default()
+    };
+    each_row((isa, threads), steps, x, norm.weight.len(), quantized);
+}
+
+/// `x = norm(x + added)` for every row, and the same quantized if it is asked for.
+pub(crate) fn norm(
+    (isa, threads): (Isa, Threads),
+    x: &mut [f32],
+    added: Option<&[f32]>,
+    norm: Affine,
+    quantized: Option<&mut QuantizedRows>,
+) {
+    let columns = norm.weight.len();
+    assert!(added.is_none_or(|added| added.len() == x.len()));
+    let steps = |row| Steps {
+        added: added.map(|added| &added[row * columns..][..columns]),
+        norm: Some(norm),
+        ..Steps::default()
+    };
+    each_row((isa, threads), steps, x, columns, quantized);
+}
+
+/// Applies an activation to every row; quantizes the result if that is asked for.
+pub(crate) fn activate(
+    (isa, threads): (Isa, Threads),
+    activation: Activation,
+    x: &mut [f32],
+    columns: usize,
+    quantized: Option<&mut QuantizedRows>,
+) {
+    let steps = |_| Steps {
+        activation: Some(activation),
+        ..Steps::default()
+    };
+    each_row((isa, threads), steps, x, columns, quantized);
+}
+
+/// Quantizes `x` (`[rows][columns]`).
+pub(crate) fn quantize(
+    (isa, threads): (Isa, Threads),
+    x: &mut [f32],
+    columns: usize,
+    quantized: &mut QuantizedRows,
+) {
+    each_row(
+        (isa, threads),
+        |_| Steps::default(),
+        x,
+        columns,
+        Some(quantized),
+    );
+}
+
+/// About what each value takes in all, on the slowest instruction set: 1 ns.
+const VALUES_PER_NANOSECOND: usize = 1;
+
+fn each_row<'a>(
+    (isa, threads): (Isa, Threads),
+    steps: impl Fn(usize) -> Steps<'a> + Sync,
+    x: &mut [f32],
+    columns: usize,
+    quantized: Option<&mut QuantizedRows>,
+) {
+    assert_eq!(x.len() % columns, 0);
+    let rows = x.len() / columns;
+    let places = quantized.map(|quantized| {
+        quantized.reset(rows, columns);
+        quantized.places()
+    });
+    let nanoseconds = x.len() / VALUES_PER_NANOSECOND;
+    let x = Shared::new(x);
+    threads.each_for(rows, nanoseconds, |row| {
+        let range = row * columns..(row + 1) * columns;
+        isa.run(Row {
+            steps: steps(row),
+            // SAFETY: every row is handed out once.
+            x: unsafe { x.part(range) },
+            place: places.as_ref().map(|places| (places, row)),
+        });
+    });
+}
+
+/// One row and where it goes.
+struct Row<'a> {
+    steps: Steps<'a>,
+    x: &'a mut [f32],
+    /// Nothing else is at work on this row.
+    place: Option<(&'a Places<'a>, usize)>,
+}
+
+impl Op for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, simd: S) {
+        if let Some(tables) = self.steps.tables {
+            self.x.fill(0.0);
+            for table in tables {
+                table.add(self.x);
+            }
+        }
+        if let Some(added) = self.steps.added {
+            elementwise::add_row(simd, self.x, added);
+        }
+        let mut largest = None;
+        if let Some(norm) = self.steps.norm {
+            largest = Some(elementwise::norm_row(simd, self.x, norm));
+        }
+        if let Some(activation) = self.steps.activation {
+            largest = Some(elementwise::activate_row(simd, activation, self.x));
+        }
+        if let Some((places, row)) = self.place {
+            let largest = match largest {
+                Some(largest) => largest,
+                None => elementwise::largest_in(simd, self.x),
+            };
+            // SAFETY: `each_row` makes one of these for each row.
+            unsafe { places.put(simd, row, self.x, largest) };
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A forward pass allocates nothing once its buffers are there.
+//!
+//! What a call may allocate is the answer and its bookkeeping: for each text its ids, its token types
+//! and its values (for a classifier also the labels and their scores), and for the call a few vectors
+//! with an entry for each text. Buffers of the forward pass have a row of `hidden` values for each
+//! token, and more than one of them would not fit into the bounds here.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+
+use centroid::convert::{Conversion, ConvertOptions, Plan};
+use centroid::{Artifact, Mode, Options, Scheme, SentenceEmbedder, TextClassifier};
+
+struct Counting;
+
+thread_local! {
+    /// Allocations of this thread, and their bytes.
+    static COUNT: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
+}
+
+fn count(bytes: usize) {
+    // A thread that is ending has no counter.
+    let _ = COUNT.try_with(|count| {
+        let [calls, total] = count.get();
+        count.set([calls + 1, total + bytes]);
+    });
+}
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's duty.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's duty.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: the caller's duty.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of `call`, and their bytes.
+fn allocations<T>(call: impl FnOnce() -> T) -> [usize; 2] {
+    let before = COUNT.get();
+    let result = call();
+    let after = COUNT.get();
+    drop(result);
+    [after[0] - before[0], after[1] - before[1]]
+}
+
+fn path(part: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(part)
+}
+
+fn texts(count: usize, tokens: usize) -> Vec<Vec<u32>> {
+    (0..count)
+        .map(|text| {
+            (0..tokens)
+                .map(|t| (t * 7 + text) as u32 % 90 + 5)
+                .collect()
+        })
+        .collect()
+}
+
+/// Calls of any size up to the largest so far. `per_text` are the allocations of an answer, and
+/// `bytes_per_text` their bytes without the ids and types.
+fn check(
+    run: impl Fn(&[&[u32]]),
+    sizes: &[(usize, usize)],
+    per_text: usize,
+    bytes_per_text: usize,
+) {
+    let run = |(count, tokens)| {
+        let texts = texts(count, tokens);
+        let texts: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
+        allocations(|| run(&texts))
+    };
+    sizes.iter().for_each(|&size| {
+        run(size);
+    });
+    for &(count, tokens) in sizes {
+        for _ in 0..3 {
+            let [calls, bytes] = run((count, tokens));
+            let most = per_text * count + 6;
+            assert!(calls <= most, "{count} x {tokens}: {calls} > {most}");
+            let most = count * (8 * tokens + bytes_per_text) + 1000;
+            assert!(bytes <= most, "{count} x {tokens}: {bytes} bytes > {most}");
+        }
+    }
+}
+
+const SIZES: [(usize, usize); 5] = [(8, 60), (1, 60), (1, 1), (3, 17), (8, 60)];
+
+fn check_mode(mode: Mode) {
+    let options = || Options::new().mode(mode).threads(1);
+    let artifact = Artifact::open(path("models/minilm-l6.centroid")).unwrap();
+    let embedder = SentenceEmbedder::new(artifact, options()).unwrap();
+    let answer = 4 * embedder.dimensions() + 300;
+    let run = |texts: &[&[u32]]| drop(embedder.embed_ids(texts).unwrap());
+    check(run, &SIZES, 3, answer);
+
+    let scheme = match mode {
+        Mode::Exact => Scheme::F32,
+        _ => Scheme::Int8,
+    };
+    let conversion = Conversion::from_directory(
+        &path("tests/data/checkpoints/bert-gelu"),
+        &ConvertOptions {
+            plan: Plan::new(scheme),
+            ..Default::default()
+        },
+    );
+    let bytes = conversion.unwrap().to_bytes(&|_| ()).unwrap().0;
+    let artifact = Artifact::from_bytes(&bytes).unwrap();
+    let classifier = TextClassifier::new(artifact, options()).unwrap();
+    let labels = classifier.labels().len();
+    let sizes = SIZES.map(|(count, tokens)| (count, tokens.min(classifier.max_length())));
+    let run = |texts: &[&[u32]]| drop(classifier.classify_ids(texts).unwrap());
+    check(run, &sizes, 5 + labels, 300 + 100 * labels);
+}
+
+#[test]
+fn exact_mode_allocates_answers_alone() {
+    check_mode(Mode::Exact);
+}
+
+#[test]
+#[ignore = "int8 products still allocate their activations in another layout"]
+fn int8_mode_allocates_answers_alone() {
+    check_mode(Mode::Int8);
+}
