@@ -9,6 +9,7 @@ use half::f16;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::map::ALIGN;
+use super::reader::StoredTokenizer;
 use super::tensor::Bits;
 use super::v1::{self, Group, Layout, ModelKind, Scheme, SectionKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -218,9 +219,16 @@ impl Writer {
         }
     }
 
-    /// Stores a Hugging Face `tokenizer.json`.
-    pub(crate) fn tokenizer(&mut self, json: Vec<u8>) {
-        self.section(SectionKind::TokenizerJson, json);
+    /// Stores the tokenizer.
+    pub(crate) fn tokenizer(&mut self, tokenizer: &StoredTokenizer) {
+        match tokenizer {
+            StoredTokenizer::Json(bytes) => {
+                self.section(SectionKind::TokenizerJson, bytes.to_vec())
+            }
+            StoredTokenizer::Tables(bytes) => {
+                self.section(SectionKind::TokenizerTables, bytes.to_vec())
+            }
+        };
     }
 
     /// Stores the labels of a classifier.

@@ -30,7 +30,7 @@ pub use encode::{Report, TensorReport};
 pub use plan::{GroupPlan, Plan, PlannedTensor};
 pub use random::Architecture;
 
-use crate::artifact::{Artifact, refuse_existing, write_file};
+use crate::artifact::{Artifact, StoredTokenizer, refuse_existing, write_file};
 use crate::error::Result;
 use crate::models::encoder::{self, Config};
 
@@ -80,7 +80,7 @@ pub struct ConvertOptions {
 /// A checkpoint that has been read and checked, and a plan for it.
 pub struct Conversion {
     config: Config,
-    tokenizer: Vec<u8>,
+    tokenizer: StoredTokenizer,
     labels: Option<Vec<String>>,
     source: Source,
     tensors: Vec<encode::NewTensor>,
