@@ -25,7 +25,9 @@ pub(crate) use reader::StoredTokenizer;
 pub(crate) use tensor::{Bits, StoredCodebook, StoredZero, Tensor, Values};
 pub use v1::{Group, Layout, ModelKind, Scheme};
 #[cfg(feature = "convert")]
-pub(crate) use writer::{NewCodebook, NewValues, NewZero, Writer, refuse_existing, write_file};
+pub(crate) use writer::{
+    NewCodebook, NewValues, NewZero, Writer, refuse_existing, with_tokenizer, write_file,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 use v1::SectionKind;

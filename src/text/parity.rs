@@ -143,6 +143,11 @@ fn every_kind() -> Vec<Both> {
         lacking["model"]["fuse_unk"] = json!(fuse);
         kinds.push(lacking);
     }
+    // Ids that take four bytes.
+    for mut wide in [bert(true, true, None, true), roberta(false, true)] {
+        wide["model"]["vocab"]["far away"] = json!(70_000);
+        kinds.push(wide);
+    }
     kinds.iter().map(Both::of).collect()
 }
 

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[cfg(feature = "convert")]
 const NO_LIMIT: usize = usize::MAX;
 
 /// A WordPiece tokenizer of a few words.

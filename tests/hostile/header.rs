@@ -133,7 +133,7 @@ fn optional_unknown_is_skipped() {
 
 #[test]
 fn unknown_section_kind() {
-    for kind in [0, 10, 18, 4000, u32::MAX] {
+    for kind in [0, 10, 19, 4000, u32::MAX] {
         let index = valid().sections.len() - 2;
         let words = format!("section {index}: unknown section kind {kind}");
         let change = |m: &mut Model| {

@@ -364,8 +364,12 @@ fn tables_wrong_bucket() {
                 _ => t.buckets[first] += 1,
             }
         };
-        let words = format!("{what} 0 is not in the bucket of its hash");
-        refused("moved", &base, change, &[&words]);
+        refused(
+            "moved",
+            &base,
+            change,
+            &[what, "is not in the bucket of its hash"],
+        );
     }
     let change = |t: &mut Tables| t.merges[0][1] ^= 1;
     refused(

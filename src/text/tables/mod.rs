@@ -9,7 +9,7 @@ mod byte_level;
 mod check;
 mod classes;
 mod layout;
-#[cfg(test)]
+#[cfg(all(test, feature = "convert"))]
 mod tests;
 mod wordpiece;
 
