@@ -343,6 +343,52 @@ fn a_megabyte_without_a_space() {
     }
 }
 
+/// Added tokens of white space that take the white space around them.
+#[test]
+fn added_tokens_of_white_space() {
+    for (left, right) in [(false, true), (true, false), (true, true)] {
+        let mut json = roberta(false, true);
+        let next = json["model"]["vocab"].as_object().unwrap().len();
+        for (i, content) in [" ", "\t\t", " a"].iter().enumerate() {
+            json["added_tokens"].as_array_mut().unwrap().push(json!({
+                "id": next + i, "content": content, "lstrip": left, "rstrip": right,
+                "single_word": i == 1, "normalized": false, "special": true,
+            }));
+        }
+        let both = Both::of(&json);
+        let mut texts = vec![
+            "  a".to_owned(),
+            " \t\t b\t\t\tc ".into(),
+            "a \ta  a".into(),
+        ];
+        for (a, b) in [(" ", "a"), ("\t", " "), ("\t\t", "b "), ("  ", "\n")] {
+            texts.extend((0..5).map(|n| format!("{}{}{}", a.repeat(n), b, a)));
+        }
+        for text in texts {
+            // Of tokens that lie in space already taken the crate may make a panic.
+            let text = &*text;
+            let expected = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                both.reference
+                    .encode(text, None, 99, Truncation::Truncate)
+                    .unwrap()
+            }));
+            let found = both
+                .tables
+                .encode(text, None, 99, Truncation::Truncate)
+                .unwrap();
+            if let Ok(expected) = expected {
+                assert_eq!(found, expected, "{text:?}");
+            }
+        }
+        let spaces = " ".repeat(1 << 20);
+        let encoded = both
+            .tables
+            .encode(&spaces, None, 8, Truncation::Truncate)
+            .unwrap();
+        assert!(encoded.original_tokens > 2);
+    }
+}
+
 /// Real sentences, real vocabularies. Without `tools/setup` there is nothing to compare.
 #[test]
 fn reviews() {

@@ -109,10 +109,16 @@ impl<'a> Added<'a> {
                 }
                 if flags & LEFT_SPACE != 0 {
                     // Space that the token before has taken is gone.
-                    start = text[..start].trim_end().len().max(done);
+                    start = match text.get(done..start) {
+                        Some(between) => done + between.trim_end().len(),
+                        None => done,
+                    };
                 }
                 if flags & RIGHT_SPACE != 0 {
-                    end = text.len() - text[end..].trim_start().len();
+                    // All up to `done` is space where the token before has taken more than this;
+                    // to look at it again each time would be quadratic.
+                    let from = end.max(done);
+                    end = text.len() - text[from..].trim_start().len();
                 }
                 if done < start {
                     part(Part::Text(&text[done..start]));
