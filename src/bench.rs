@@ -1,4 +1,5 @@
-//! The products, laid open for `benches/matmul.rs`. Not part of the public interface.
+//! Inner parts laid open for the benchmarks: products for `benches/matmul.rs`, tokenizing for
+//! `benches/tokenizer.rs`. Not part of the public interface.
 
 use crate::error::Result;
 use crate::kernels::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero};
@@ -73,5 +74,39 @@ fn weights<'a>(shape: [usize; 2], codes: &'a [u8], book: &'a Codebook) -> Weight
         row_scale: None,
         zero: Zero::Tensor(0),
         bias: None,
+    }
+}
+
+/// The tokenizer of an artifact.
+#[cfg(feature = "convert")]
+pub struct Words(crate::text::Tokenizer);
+
+#[cfg(feature = "convert")]
+impl Words {
+    pub fn open(artifact: &crate::Artifact) -> Result<Self> {
+        let missing = || crate::Error::format("the tokenizer is missing");
+        let stored = artifact.tokenizer().ok_or_else(missing)?;
+        crate::text::Tokenizer::from_stored(stored).map(Self)
+    }
+
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        crate::text::Tokenizer::from_json(json).map(Self)
+    }
+
+    /// The ids of a text, special tokens included.
+    pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let policy = crate::Truncation::Error;
+        Ok(self.0.encode(text, None, usize::MAX, policy)?.ids)
+    }
+}
+
+/// The `tokenizer.json` of a directory in RoBERTa's form, or of generated RoBERTa.
+#[cfg(feature = "convert")]
+pub fn roberta_json(directory: Option<&std::path::Path>) -> Result<Vec<u8>> {
+    use crate::convert::{random_tokenizer, tokenizer};
+    use crate::models::encoder::Family;
+    match directory {
+        Some(directory) => Ok(tokenizer::collect(directory, Family::Roberta)?.json),
+        None => random_tokenizer::byte_level_bpe(random_tokenizer::ROBERTA_SIZE),
     }
 }

@@ -9,6 +9,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `text` | tokenizing and the text pipelines |
+//! | `tokenizers` | the `tokenizers` crate, for a `tokenizer.json` that tokenizer tables cannot express |
 //! | `convert` | the quantizers ([`quant`]) and the reading of checkpoints |
 //! | `cli` (default) | the `centroid` binary |
 //!

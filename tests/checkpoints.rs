@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use centroid::convert::{Conversion, ConvertOptions, Plan, Pooling};
+use centroid::convert::{Conversion, ConvertOptions, Plan, Pooling, with_tokenizer_tables};
 use centroid::{Artifact, ErrorKind, Mode, Options, Scheme, SentenceEmbedder, TextClassifier};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -537,4 +537,48 @@ fn the_first_text_without_a_finite_result_is_named() {
             assert_eq!(classifier.classify_ids(&texts[..20]).unwrap().len(), 20);
         }
     }
+}
+
+/// Every golden artifact with its tokenizer as tables: the same tensors, the same answers.
+#[test]
+fn artifacts_get_tokenizer_tables() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let directory = tempfile::tempdir().unwrap();
+    let texts = ["A film, of sorts.", "caf\u{e9} \u{4f60} [SEP] </s>", ""];
+    let mut upgraded = 0;
+    for entry in fs::read_dir(golden).unwrap() {
+        let source = entry.unwrap().path();
+        if source.extension().is_none_or(|e| e != "centroid") {
+            continue;
+        }
+        let before = Artifact::open(&source).unwrap();
+        let target = directory.path().join(source.file_name().unwrap());
+        with_tokenizer_tables(&before, &target, false).unwrap();
+        let error = with_tokenizer_tables(&before, &target, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let after = Artifact::open(&target).unwrap();
+        assert_eq!(after.tokenizer_kind(), Some("tokenizer tables"));
+        assert!(after.tensors().eq(before.tensors()));
+        assert_eq!(after.provenance(), before.provenance());
+        upgraded += usize::from(before.tokenizer_kind() == Some("tokenizer.json"));
+        // Tables stay as they are.
+        let again = directory.path().join("again");
+        with_tokenizer_tables(&after, &again, true).unwrap();
+        assert!(fs::read(&again).unwrap() == fs::read(&target).unwrap());
+
+        let options = || Options::new().threads(1);
+        if before.labels().is_some() {
+            let [before, after] =
+                [before, after].map(|a| TextClassifier::new(a, options()).unwrap());
+            assert_eq!(
+                after.classify(&texts).unwrap(),
+                before.classify(&texts).unwrap()
+            );
+        } else {
+            let [before, after] =
+                [before, after].map(|a| SentenceEmbedder::new(a, options()).unwrap());
+            assert_eq!(after.embed(&texts).unwrap(), before.embed(&texts).unwrap());
+        }
+    }
+    assert_eq!(upgraded, 11);
 }

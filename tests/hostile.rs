@@ -20,8 +20,13 @@ mod golden;
 mod header;
 #[path = "hostile/sweeps.rs"]
 mod sweeps;
+#[path = "hostile/tables.rs"]
+mod tables;
 #[path = "hostile/tensors.rs"]
 mod tensors;
+#[cfg(feature = "text")]
+#[path = "hostile/tokenizer.rs"]
+mod tokenizer;
 #[path = "hostile/valid.rs"]
 mod valid;
 #[path = "hostile/values.rs"]

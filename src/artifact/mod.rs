@@ -21,10 +21,13 @@ use std::path::{Path, PathBuf};
 pub use info::{PqInfo, TensorInfo, ZeroPointInfo};
 pub(crate) use limits::{MAX_LABELS, MAX_LAYERS};
 pub(crate) use map::Bytes;
+pub(crate) use reader::StoredTokenizer;
 pub(crate) use tensor::{Bits, StoredCodebook, StoredZero, Tensor, Values};
 pub use v1::{Group, Layout, ModelKind, Scheme};
 #[cfg(feature = "convert")]
-pub(crate) use writer::{NewCodebook, NewValues, NewZero, Writer, refuse_existing, write_file};
+pub(crate) use writer::{
+    NewCodebook, NewValues, NewZero, Writer, refuse_existing, with_tokenizer, write_file,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 use v1::SectionKind;
@@ -129,7 +132,22 @@ impl Artifact {
 
     /// Size of the tokenizer in bytes, 0 without one.
     pub fn tokenizer_bytes(&self) -> u64 {
-        self.parsed.tokenizer.as_ref().map_or(0, |t| t.len() as u64)
+        match &self.parsed.tokenizer {
+            Some(StoredTokenizer::Json(bytes) | StoredTokenizer::Tables(bytes)) => {
+                bytes.len() as u64
+            }
+            None => 0,
+        }
+    }
+
+    /// What the tokenizer is stored as: `tokenizer tables`, which are used in place, or
+    /// `tokenizer.json`.
+    pub fn tokenizer_kind(&self) -> Option<&'static str> {
+        let kind = match self.parsed.tokenizer.as_ref()? {
+            StoredTokenizer::Json(_) => SectionKind::TokenizerJson,
+            StoredTokenizer::Tables(_) => SectionKind::TokenizerTables,
+        };
+        Some(kind.name())
     }
 
     /// Bytes of everything that a forward pass needs: codes, codebooks, scales, zero points and
@@ -137,7 +155,10 @@ impl Artifact {
     pub fn weight_bytes(&self) -> u64 {
         let weights = self.parsed.sections.iter().filter(|s| {
             s.kind.is_some_and(|kind| {
-                !matches!(kind, SectionKind::TokenizerJson | SectionKind::Labels)
+                !matches!(
+                    kind,
+                    SectionKind::TokenizerJson | SectionKind::TokenizerTables | SectionKind::Labels
+                )
             })
         });
         let sections: u64 = weights.map(|s| s.bytes.len() as u64).sum();
@@ -152,8 +173,8 @@ impl Artifact {
         sections + scales
     }
 
-    pub(crate) fn tokenizer_json(&self) -> Option<&[u8]> {
-        self.parsed.tokenizer.as_deref()
+    pub(crate) fn tokenizer(&self) -> Option<&StoredTokenizer> {
+        self.parsed.tokenizer.as_ref()
     }
 
     pub(crate) fn model_body(&self) -> &[u8] {

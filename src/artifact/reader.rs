@@ -23,9 +23,18 @@ pub(super) struct Parsed {
     pub(super) sections: Vec<Section>,
     pub(super) tensors: Vec<Tensor>,
     pub(super) by_name: HashMap<String, usize>,
-    pub(super) tokenizer: Option<Bytes>,
+    pub(super) tokenizer: Option<StoredTokenizer>,
     pub(super) labels: Option<Vec<String>>,
     pub(super) provenance: Vec<(String, String)>,
+}
+
+/// The section that holds the tokenizer; what is in it is checked by who uses it.
+#[derive(Clone)]
+pub(crate) enum StoredTokenizer {
+    /// A Hugging Face `tokenizer.json`.
+    Json(Bytes),
+    /// Tables that are used in place.
+    Tables(Bytes),
 }
 
 /// One section; `kind` is `None` for an optional one that this version does not know.
@@ -58,7 +67,16 @@ pub(super) fn parse(file: &Bytes) -> Result<Parsed> {
         tensors.push(tensor);
     }
     let mut used = reader.used;
-    let tokenizer = single(&sections, &mut used, SectionKind::TokenizerJson)?;
+    let json = single(&sections, &mut used, SectionKind::TokenizerJson)?;
+    let tables = single(&sections, &mut used, SectionKind::TokenizerTables)?;
+    let tokenizer = match (json, tables) {
+        (Some(_), Some(_)) => {
+            return Err(Error::format("a tokenizer.json and tokenizer tables"));
+        }
+        (json, tables) => json
+            .map(StoredTokenizer::Json)
+            .or(tables.map(StoredTokenizer::Tables)),
+    };
     let labels = match single(&sections, &mut used, SectionKind::Labels)? {
         Some(bytes) => Some(v1::decode(&bytes, "the labels section")?),
         None => None,

@@ -187,6 +187,8 @@ ids! {
         TokenizerJson = 16, "tokenizer.json";
         /// The labels of a classifier.
         Labels = 17, "labels";
+        /// A tokenizer as tables that are used in place.
+        TokenizerTables = 18, "tokenizer tables";
     }
 }
 

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Artifact;
 use super::map::ALIGN;
+use super::reader::StoredTokenizer;
 use super::tensor::Bits;
 use super::v1::{self, Group, Layout, ModelKind, Scheme, SectionKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -218,9 +220,16 @@ impl Writer {
         }
     }
 
-    /// Stores a Hugging Face `tokenizer.json`.
-    pub(crate) fn tokenizer(&mut self, json: Vec<u8>) {
-        self.section(SectionKind::TokenizerJson, json);
+    /// Stores the tokenizer.
+    pub(crate) fn tokenizer(&mut self, tokenizer: &StoredTokenizer) {
+        match tokenizer {
+            StoredTokenizer::Json(bytes) => {
+                self.section(SectionKind::TokenizerJson, bytes.to_vec())
+            }
+            StoredTokenizer::Tables(bytes) => {
+                self.section(SectionKind::TokenizerTables, bytes.to_vec())
+            }
+        };
     }
 
     /// Stores the labels of a classifier.
@@ -256,20 +265,45 @@ impl Writer {
                 body: v1::encode(&self.provenance)?,
             });
         }
-        // Fixed-width integers: the header's length does not depend on the offsets in it.
-        let length = v1::encode(&self.header)?.len();
-        let mut end = (v1::PREAMBLE + length) as u64;
-        for section in &mut self.header.sections {
-            section.offset = end.next_multiple_of(ALIGN as u64);
-            end = section.offset + section.length;
-        }
-        let mut file = preamble_and_header(&v1::encode(&self.header)?, end);
-        for (entry, bytes) in self.header.sections.iter().zip(&self.sections) {
-            file.resize(entry.offset as usize, 0);
-            file.extend_from_slice(bytes);
-        }
-        Ok(file)
+        let sections: Vec<&[u8]> = self.sections.iter().map(Vec::as_slice).collect();
+        assemble(self.header, &sections)
     }
+}
+
+/// The bytes of an artifact with another tokenizer in the place of its own.
+pub(crate) fn with_tokenizer(artifact: &Artifact, tokenizer: &StoredTokenizer) -> Result<Vec<u8>> {
+    let mut header = artifact.parsed.header.clone();
+    let mut sections: Vec<&[u8]> = artifact.parsed.sections.iter().map(|s| &*s.bytes).collect();
+    let own = [SectionKind::TokenizerJson, SectionKind::TokenizerTables].map(SectionKind::id);
+    let place = header.sections.iter().position(|s| own.contains(&s.kind));
+    let place = place.ok_or_else(|| Error::format("the tokenizer is missing"))?;
+    let (kind, bytes) = match tokenizer {
+        StoredTokenizer::Json(bytes) => (SectionKind::TokenizerJson, bytes),
+        StoredTokenizer::Tables(bytes) => (SectionKind::TokenizerTables, bytes),
+    };
+    let entry = &mut header.sections[place];
+    entry.kind = kind.id();
+    entry.length = bytes.len() as u64;
+    entry.checksum = xxh3_64(bytes);
+    sections[place] = bytes;
+    assemble(header, &sections)
+}
+
+/// Gives each section its place, and puts all together.
+fn assemble(mut header: v1::Header, sections: &[&[u8]]) -> Result<Vec<u8>> {
+    // Fixed-width integers: the header's length does not depend on the offsets in it.
+    let length = v1::encode(&header)?.len();
+    let mut end = (v1::PREAMBLE + length) as u64;
+    for section in &mut header.sections {
+        section.offset = end.next_multiple_of(ALIGN as u64);
+        end = section.offset + section.length;
+    }
+    let mut file = preamble_and_header(&v1::encode(&header)?, end);
+    for (entry, bytes) in header.sections.iter().zip(sections) {
+        file.resize(entry.offset as usize, 0);
+        file.extend_from_slice(bytes);
+    }
+    Ok(file)
 }
 
 /// Writes `bytes` at `path`: to a temporary file beside it, synced, then renamed, so that `path`

@@ -41,6 +41,8 @@ struct Summary<'a> {
     distinct_layers: usize,
     weight_bytes: u64,
     tokenizer_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokenizer_kind: Option<&'static str>,
     file_bytes: u64,
     bits_per_weight: f64,
     compression_ratio: f64,
@@ -146,6 +148,7 @@ impl Inspect {
             distinct_layers: encoder.distinct_layers,
             weight_bytes,
             tokenizer_bytes: artifact.tokenizer_bytes(),
+            tokenizer_kind: artifact.tokenizer_kind(),
             file_bytes: artifact.file_bytes(),
             bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
             compression_ratio: 4.0 * parameters as f64 / weight_bytes as f64,
@@ -261,7 +264,16 @@ fn print(out: &mut Out, summary: &Summary) -> Result<(), Failure> {
             ),
         )?;
     }
-    row("tokenizer", size(summary.tokenizer_bytes))?;
+    let kind = match summary.tokenizer_kind {
+        // In the name of the row already.
+        Some("tokenizer tables") => " as tables, used in place",
+        Some(_) => " as tokenizer.json, read at opening",
+        None => "",
+    };
+    row(
+        "tokenizer",
+        format!("{}{kind}", size(summary.tokenizer_bytes)),
+    )?;
     row(
         "file size",
         format!(

@@ -78,7 +78,7 @@ pub(super) struct Inputs {
 
 impl<'a> Calibration<'a> {
     pub(super) fn new(conversion: &'a Conversion) -> Result<Self> {
-        let tokenizer = Tokenizer::from_json(&conversion.tokenizer)?;
+        let tokenizer = Tokenizer::from_stored(&conversion.tokenizer)?;
         let limit = conversion.config.max_tokens;
         let encoded =
             tokenizer.encode_batch(&conversion.calibration, limit, Truncation::Truncate)?;

@@ -147,7 +147,7 @@ pub(super) fn encode(
         }
     }
     report.parameters = parameters(conversion);
-    writer.tokenizer(conversion.tokenizer.clone());
+    writer.tokenizer(&conversion.tokenizer);
     if let Some(labels) = &conversion.labels {
         writer.labels(labels)?;
     }

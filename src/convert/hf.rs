@@ -36,7 +36,8 @@ pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Convers
     if let Some(limit) = bundle.max_length {
         encoder.max_tokens = encoder.max_tokens.min(limit);
     }
-    let largest = Tokenizer::from_json(&bundle.json)?.max_id() as usize;
+    let tokenizer = tokenizer::stored(bundle.json, &mut notes)?;
+    let largest = Tokenizer::from_stored(&tokenizer)?.max_id() as usize;
     if largest >= encoder.vocab_size {
         return Err(json.fail(
             "vocab_size",
@@ -106,7 +107,7 @@ pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Convers
     ];
     Ok(Conversion {
         config: encoder,
-        tokenizer: bundle.json,
+        tokenizer,
         labels,
         source: Source::Checkpoint(checkpoint),
         tensors,

@@ -30,8 +30,8 @@ pub use encode::{Report, TensorReport};
 pub use plan::{GroupPlan, Plan, PlannedTensor};
 pub use random::Architecture;
 
-use crate::artifact::{Artifact, refuse_existing, write_file};
-use crate::error::Result;
+use crate::artifact::{Artifact, StoredTokenizer, refuse_existing, with_tokenizer, write_file};
+use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{self, Config};
 
 /// How token vectors become one vector.
@@ -80,7 +80,7 @@ pub struct ConvertOptions {
 /// A checkpoint that has been read and checked, and a plan for it.
 pub struct Conversion {
     config: Config,
-    tokenizer: Vec<u8>,
+    tokenizer: StoredTokenizer,
     labels: Option<Vec<String>>,
     source: Source,
     tensors: Vec<encode::NewTensor>,
@@ -91,6 +91,34 @@ pub struct Conversion {
     calibration: Vec<String>,
     notes: Vec<String>,
     provenance: Vec<(String, String)>,
+}
+
+/// Writes `artifact` at `path` with its `tokenizer.json` as tokenizer tables, which open faster;
+/// all else stays as it is.
+///
+/// # Errors
+/// If the tables cannot express the tokenizer, if the file exists and `force` is not set, or if it
+/// cannot be written; then nothing is left behind.
+pub fn with_tokenizer_tables(
+    artifact: &Artifact,
+    path: impl AsRef<Path>,
+    force: bool,
+) -> Result<()> {
+    let mut reasons = Vec::new();
+    let tables = match artifact.tokenizer() {
+        Some(StoredTokenizer::Json(json)) => {
+            tokenizer::stored(json.to_vec(), &mut reasons).map_err(|e| artifact.locate(e))?
+        }
+        Some(tables) => tables.clone(),
+        None => return Err(artifact.locate(Error::format("the tokenizer is missing"))),
+    };
+    if let Some(reason) = reasons.pop() {
+        return Err(artifact.locate(Error::new(ErrorKind::Unsupported, reason)));
+    }
+    let bytes = with_tokenizer(artifact, &tables)?;
+    // What is written must open.
+    Artifact::from_bytes(&bytes)?;
+    write_file(path.as_ref(), &bytes, force)
 }
 
 /// Where weights come from.

@@ -5,7 +5,9 @@ use half::f16;
 
 use super::encode::NewTensor;
 use super::random_tokenizer;
-use super::{Conversion, ConvertOptions, GroupPlan, Plan, PlannedTensor, Source, hf, plan};
+use super::{
+    Conversion, ConvertOptions, GroupPlan, Plan, PlannedTensor, Source, hf, plan, tokenizer,
+};
 use crate::artifact::{Bits, Group, NewCodebook, NewValues, NewZero, Scheme};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{Config, Family, HiddenAct, Pooling, Problem, Task};
@@ -137,10 +139,13 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
     let mut tensors = hf::tensor_table(&config);
     tensors.retain(|tensor| tensor.layer.is_none_or(|layer| layer_of[layer] == layer));
     let planned = options.plan.resolve(&tensors)?;
-    let tokenizer = match config.family {
+    let json = match config.family {
         Family::Roberta => random_tokenizer::byte_level_bpe(config.vocab_size)?,
         Family::Bert => random_tokenizer::wordpiece(config.vocab_size)?,
     };
+    let mut notes =
+        vec!["the weights are generated: size and speed are real, answers are not".into()];
+    let tokenizer = tokenizer::stored(json, &mut notes)?;
     Ok(Conversion {
         config,
         tokenizer,
@@ -151,7 +156,7 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
         plan: options.plan.clone(),
         planned,
         calibration: Vec::new(),
-        notes: vec!["the weights are generated: size and speed are real, answers are not".into()],
+        notes,
         provenance: vec![("source".into(), format!("random {}", architecture.name()))],
     })
 }

@@ -4,6 +4,7 @@
 //! (RoBERTa), built into what the fast tokenizer class of `transformers` makes of them.
 
 mod config;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
@@ -13,6 +14,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use self::config::{Config, bad, read_object, wrong};
+pub(super) use self::tables::stored;
 use self::vocabulary::{byte_level, wordpiece};
 use crate::error::Result;
 use crate::models::encoder::Family;

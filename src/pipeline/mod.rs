@@ -45,10 +45,10 @@ impl TextModel {
             None => Isa::detect()?,
         };
         let encoder = Encoder::load(&artifact)?;
-        let json = artifact
-            .tokenizer_json()
+        let stored = artifact
+            .tokenizer()
             .ok_or_else(|| artifact.locate(Error::format("the tokenizer is missing")))?;
-        let tokenizer = Tokenizer::from_json(json).map_err(|e| artifact.locate(e))?;
+        let tokenizer = Tokenizer::from_stored(stored).map_err(|e| artifact.locate(e))?;
         if tokenizer.max_id() as usize >= encoder.config.vocab_size {
             return Err(artifact.locate(Error::format(format!(
                 "the tokenizer gives ids up to {} for a vocabulary of {}",

@@ -3,14 +3,24 @@
 //! A [`Tokenizer`] adds the model's special tokens, never pads, and cuts a text only when it is
 //! told to: batches are ragged, so a pad would be work for nothing.
 
-mod load;
+mod compile;
+#[cfg(feature = "tokenizers")]
+mod foreign;
+mod json;
+#[cfg(all(test, feature = "convert"))]
+mod parity;
+mod tables;
 #[cfg(test)]
 mod tests;
 
-use rayon::prelude::*;
-use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
-use tokenizers::{Encoding, PostProcessor};
+use std::cell::Cell;
 
+use rayon::prelude::*;
+
+#[cfg(feature = "tokenizers")]
+use self::foreign::Foreign;
+use self::tables::{TEXTS, Tables};
+use crate::artifact::{Bytes, StoredTokenizer};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What to do with a text that has more tokens than the limit.
@@ -47,11 +57,50 @@ pub(crate) struct Encoded {
 /// Special tokens spelled out in a text (`[SEP]`, `</s>`) become the special token itself, as they
 /// do by default in `transformers`.
 pub(crate) struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    kind: Kind,
     max_id: u32,
 }
 
+enum Kind {
+    Tables(Tables),
+    #[cfg(feature = "tokenizers")]
+    Foreign(Box<Foreign>),
+}
+
+thread_local! {
+    /// Tokens of the first and the second text: memory that is used again for the next ones.
+    static PARTS: Cell<[Vec<u32>; 2]> = Cell::default();
+}
+
+/// Tokens of a text that memory is kept for.
+const KEPT_TOKENS: usize = 1 << 16;
+
 impl Tokenizer {
+    /// The tokenizer of an artifact.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_tables`](Self::from_tables) and [`from_json`](Self::from_json).
+    pub(crate) fn from_stored(stored: &StoredTokenizer) -> Result<Self> {
+        match stored {
+            StoredTokenizer::Tables(bytes) => Self::from_tables(bytes.clone()),
+            StoredTokenizer::Json(bytes) => Self::from_json(bytes),
+        }
+    }
+
+    /// Takes tokenizer tables as they lie in an artifact.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Format`] where they break a rule of the format.
+    pub(crate) fn from_tables(bytes: Bytes) -> Result<Self> {
+        let tables = Tables::new(bytes)?;
+        Ok(Self {
+            max_id: tables.max_id(),
+            kind: Kind::Tables(tables),
+        })
+    }
+
     /// Reads a Hugging Face `tokenizer.json`; its `truncation` and `padding` have no effect.
     ///
     /// # Errors
@@ -59,21 +108,57 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`] where the JSON is malformed or its parts contradict each other,
     /// [`ErrorKind::Unsupported`] where it uses a model or step that is not implemented.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self> {
-        let load::Loaded { inner, max_id } = load::from_json(bytes)?;
-        let mut tokenizer = Self { inner, max_id };
-        // The post-processor holds special ids of its own, which the vocabulary need not confirm.
-        for pair in [None, Some(Encoding::default())] {
-            let specials = tokenizer.finish(Encoding::default(), pair)?;
-            let largest = specials.get_ids().iter().copied().max().unwrap_or(0);
-            tokenizer.max_id = tokenizer.max_id.max(largest);
+        let file = json::read(bytes)?;
+        match compile::compile(&file) {
+            Ok(section) => Self::from_tables(Bytes::copy(&section)?),
+            #[cfg(feature = "tokenizers")]
+            Err(_) => Self::foreign(file),
+            #[cfg(not(feature = "tokenizers"))]
+            Err(reason) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("tokenizer.json: {reason}, which takes the crate's feature \"tokenizers\""),
+            )),
         }
-        Ok(tokenizer)
     }
 
-    /// The number of tokens, added tokens included.
-    #[cfg(test)]
-    pub(crate) fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+    /// The tables that say what a `tokenizer.json` says, or what they cannot express.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_json`](Self::from_json).
+    #[cfg(feature = "convert")]
+    pub(crate) fn tables(json: &[u8]) -> Result<Result<Vec<u8>, String>> {
+        Ok(compile::compile(&json::read(json)?))
+    }
+
+    /// [`from_json`](Self::from_json) by the `tokenizers` crate alone, to compare with.
+    ///
+    /// # Errors
+    ///
+    /// Those of `from_json`.
+    #[cfg(feature = "convert")]
+    pub(crate) fn reference(json: &[u8]) -> Result<Self> {
+        Self::foreign(json::read(json)?)
+    }
+
+    /// What added tokens match, where the `tokenizers` crate is at work.
+    #[cfg(feature = "convert")]
+    pub(crate) fn added_tokens(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Tables(_) => Vec::new(),
+            Kind::Foreign(foreign) => foreign.added_tokens(),
+        }
+    }
+
+    /// Has the `tokenizers` crate do the work.
+    #[cfg(feature = "tokenizers")]
+    fn foreign(file: json::Checked) -> Result<Self> {
+        let max_id = file.max_id;
+        let foreign = Foreign::new(file)?;
+        Ok(Self {
+            max_id: max_id.max(foreign.max_special()?),
+            kind: Kind::Foreign(Box::new(foreign)),
+        })
     }
 
     /// The largest id that [`encode`](Self::encode) can yield.
@@ -86,9 +171,11 @@ impl Tokenizer {
 
     /// How many special tokens are added to a text, or to a pair of texts.
     pub(crate) fn special_tokens(&self, pair: bool) -> usize {
-        self.inner
-            .get_post_processor()
-            .map_or(0, |p| p.added_tokens(pair))
+        match &self.kind {
+            Kind::Tables(tables) => tables.template(pair).len() - 1 - usize::from(pair),
+            #[cfg(feature = "tokenizers")]
+            Kind::Foreign(foreign) => foreign.special_tokens(pair),
+        }
     }
 
     /// Tokenizes `text`, or `text` and `pair`, to at most `limit` tokens, special tokens included.
@@ -113,49 +200,49 @@ impl Tokenizer {
                 format!("a limit of {limit} tokens does not hold the {specials} special tokens"),
             ));
         };
-        let mut first = self.part(text)?;
-        let mut second = pair.map(|text| self.part(text)).transpose()?;
-        let length = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let original_tokens = length + specials;
-        let truncated = original_tokens > limit;
-        if truncated {
-            if policy == Truncation::Error {
-                return Err(Error::new(
-                    ErrorKind::TooLong,
-                    format!("the text has {original_tokens} tokens, the limit is {limit}"),
-                ));
+        match &self.kind {
+            Kind::Tables(tables) => {
+                let mut parts = PARTS.take();
+                parts.iter_mut().for_each(Vec::clear);
+                tables.encode(text, &mut parts[0]);
+                if let Some(pair) = pair {
+                    tables.encode(pair, &mut parts[1]);
+                }
+                let encoded = lengths(parts.each_ref().map(Vec::len), room, limit, policy)
+                    .map(|lengths| framed(tables.template(pair.is_some()), &parts, lengths));
+                if parts.iter().all(|part| part.capacity() <= KEPT_TOKENS) {
+                    PARTS.set(parts);
+                }
+                encoded
             }
-            let params = TruncationParams {
-                max_length: room,
-                ..TruncationParams::default()
-            };
-            (first, second) = truncate_encodings(first, second, &params).map_err(internal)?;
-            // The cut pieces are kept as "overflow", and a pair's would be combined with each
-            // other: quadratic in the text's length.
-            first.take_overflowing();
-            if let Some(second) = &mut second {
-                second.take_overflowing();
+            #[cfg(feature = "tokenizers")]
+            Kind::Foreign(foreign) => {
+                let mut first = foreign.part(text)?;
+                let mut second = pair.map(|text| foreign.part(text)).transpose()?;
+                let counts = [
+                    first.len(),
+                    second.as_ref().map_or(0, |second| second.len()),
+                ];
+                let lengths = lengths(counts, room, limit, policy)?;
+                if lengths.truncated {
+                    (first, second) = Foreign::cut(first, second, room)?;
+                }
+                let done = foreign.finish(first, second)?;
+                if done.len() != lengths.original.min(limit) {
+                    return Err(Error::new(
+                        ErrorKind::Tokenizer,
+                        "the tokenizer's post-processor drops or repeats a part of the text",
+                    ));
+                }
+                Ok(Encoded {
+                    tokens: done.len(),
+                    ids: done.get_ids().to_vec(),
+                    type_ids: done.get_type_ids().to_vec(),
+                    original_tokens: lengths.original,
+                    truncated: lengths.truncated,
+                })
             }
         }
-        if let Some(second) = &mut second {
-            // Post-processors with types of their own overwrite these.
-            second.set_type_ids(vec![1; second.len()]);
-        }
-        let done = self.finish(first, second)?;
-        let tokens = done.len();
-        if tokens != original_tokens.min(limit) {
-            return Err(Error::new(
-                ErrorKind::Tokenizer,
-                "the tokenizer's post-processor drops or repeats a part of the text",
-            ));
-        }
-        Ok(Encoded {
-            ids: done.get_ids().to_vec(),
-            type_ids: done.get_type_ids().to_vec(),
-            tokens,
-            original_tokens,
-            truncated,
-        })
     }
 
     /// [`encode`](Self::encode)s every text, in the order given.
@@ -192,17 +279,63 @@ impl Tokenizer {
             self.encode(a.as_ref(), Some(b.as_ref()), limit, policy)
         })
     }
+}
 
-    /// Tokens of one text, without special tokens.
-    fn part(&self, text: &str) -> Result<Encoding> {
-        self.inner.encode_fast(text, false).map_err(internal)
+/// What truncation makes of two texts.
+struct Lengths {
+    kept: [usize; 2],
+    /// Tokens before, special ones included.
+    original: usize,
+    truncated: bool,
+}
+
+/// How many tokens of each text stay, in `room` without and `limit` with special tokens.
+fn lengths(counts: [usize; 2], room: usize, limit: usize, policy: Truncation) -> Result<Lengths> {
+    let original = counts[0] + counts[1] + (limit - room);
+    let truncated = original > limit;
+    if truncated && policy == Truncation::Error {
+        return Err(Error::new(
+            ErrorKind::TooLong,
+            format!("the text has {original} tokens, the limit is {limit}"),
+        ));
     }
+    Ok(Lengths {
+        kept: if truncated { cut(counts, room) } else { counts },
+        original,
+        truncated,
+    })
+}
 
-    /// Adds the special tokens.
-    fn finish(&self, first: Encoding, second: Option<Encoding>) -> Result<Encoding> {
-        self.inner
-            .post_process(first, second, true)
-            .map_err(internal)
+/// The longer text is cut first; where both must be cut, each gets half the room.
+fn cut(counts: [usize; 2], room: usize) -> [usize; 2] {
+    let [short, long] = [counts[0].min(counts[1]), counts[0].max(counts[1])];
+    let (short, long) = match short <= room / 2 {
+        true => (short, long.min(room - short)),
+        false => (room / 2, room - room / 2),
+    };
+    match counts[0] > counts[1] {
+        true => [long, short],
+        false => [short, long],
+    }
+}
+
+/// The tokens of the texts, cut, with the special tokens around them.
+fn framed(template: &[[u32; 2]], parts: &[Vec<u32>; 2], lengths: Lengths) -> Encoded {
+    let tokens = lengths.kept.iter().sum::<usize>() + template.len();
+    let (mut ids, mut type_ids) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+    for &[id, kind] in template {
+        match TEXTS.iter().position(|&text| text == id) {
+            Some(text) => ids.extend_from_slice(&parts[text][..lengths.kept[text]]),
+            None => ids.push(id),
+        }
+        type_ids.resize(ids.len(), kind);
+    }
+    Encoded {
+        tokens: ids.len(),
+        ids,
+        type_ids,
+        original_tokens: lengths.original,
+        truncated: lengths.truncated,
     }
 }
 
@@ -226,8 +359,4 @@ fn in_order<T: Sync>(
 /// Says which text of a batch an error is about.
 fn named(index: usize, result: Result<Encoded>) -> Result<Encoded> {
     result.map_err(|error| error.in_text(index))
-}
-
-fn internal(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::new(ErrorKind::Tokenizer, format!("tokenizing failed: {error}")).caused_by(error)
 }

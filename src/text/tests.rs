@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[cfg(feature = "convert")]
 const NO_LIMIT: usize = usize::MAX;
 
 /// A WordPiece tokenizer of a few words.
@@ -101,16 +102,16 @@ fn without_a_post_processor_the_second_text_has_type_1() {
 }
 
 #[test]
-fn ids_count_vocabulary_added_and_special_tokens() {
+fn the_largest_id_is_of_vocabulary_added_or_special_tokens() {
     let tokenizer = load(&small()).unwrap();
-    assert_eq!((tokenizer.vocab_size(), tokenizer.max_id()), (7, 6));
+    assert_eq!(tokenizer.max_id(), 6);
     let mut json = small();
     json["model"]["vocab"]["gap"] = json!(90);
     json["post_processor"]["cls"] = json!(["[CLS]", 300]);
     let added = json!({"id": 8, "content": "new", "special": false});
     json["added_tokens"].as_array_mut().unwrap().push(added);
     let tokenizer = load(&json).unwrap();
-    assert_eq!((tokenizer.vocab_size(), tokenizer.max_id()), (9, 300));
+    assert_eq!(tokenizer.max_id(), 300);
 }
 
 #[test]

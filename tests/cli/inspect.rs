@@ -24,6 +24,7 @@ fn json_has_what_scripts_read() {
         (32.0, 1.0)
     );
     assert!(number("tokenizer_bytes") > 1000.0);
+    assert_eq!(inspected["tokenizer_kind"], "tokenizer tables");
     assert!(number("file_bytes") > number("weight_bytes") + number("tokenizer_bytes"));
     let config = &inspected["config"];
     assert_eq!(

@@ -7,7 +7,7 @@ use crate::check::{refuse, says};
 use crate::valid::{Encoder, HIDDEN, LABELS, POSITIONS, VOCABULARY, strings, tokenizer, valid};
 
 /// From the bytes to a first answer.
-fn load(bytes: &[u8]) -> Result<(), Error> {
+pub fn load(bytes: &[u8]) -> Result<(), Error> {
     let artifact = Artifact::from_bytes(bytes)?;
     let classifier = TextClassifier::new(artifact, Options::new().threads(1))?;
     classifier.classify(&["a b"]).map(drop)
@@ -21,7 +21,13 @@ fn load_embedder(bytes: &[u8]) -> Result<(), Error> {
 
 /// Changes `base`; fails unless the result opens as an artifact, but not as a model, and by its
 /// checksums not even as an artifact.
-fn unfit(what: &str, base: &Model, change: impl Fn(&mut Model), kind: ErrorKind, words: &[&str]) {
+pub fn unfit(
+    what: &str,
+    base: &Model,
+    change: impl Fn(&mut Model),
+    kind: ErrorKind,
+    words: &[&str],
+) {
     let mut model = base.clone();
     change(&mut model);
     let damaged = model.damaged(&base.encode());

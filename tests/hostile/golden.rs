@@ -91,3 +91,49 @@ fn version_1_answers() {
         }
     }
 }
+
+/// The same file with the same tokenizer as tables, and with byte-level ones.
+#[test]
+fn tokenizer_tables_are_what_these_tests_write() {
+    use crate::tables::{byte_level, with, wordpiece};
+
+    for (name, tables) in [
+        ("v1-tables-wordpiece.centroid", wordpiece()),
+        ("v1-tables-byte-level.centroid", byte_level()),
+    ] {
+        let stored = std::fs::read(golden(name)).unwrap();
+        assert!(stored == with(&tables).encode().bytes, "{name} changed");
+        let artifact = Artifact::open(golden(name)).unwrap();
+        assert_eq!(artifact.tokenizer_bytes(), tables.encode().len() as u64);
+        assert_eq!(artifact.weight_bytes(), weight_bytes());
+    }
+}
+
+#[cfg(feature = "text")]
+#[test]
+fn tokenizer_tables_answer() {
+    use centroid::{Options, TextClassifier};
+
+    let open = |name| {
+        let artifact = Artifact::open(golden(name)).unwrap();
+        TextClassifier::new(artifact, Options::new().threads(1)).unwrap()
+    };
+    let texts = ["a b", "Ab c!", "abcabc hi [SEP] \u{e9}\u{4f60}", ""];
+    let json = open("v1-every-scheme.centroid").classify(&texts).unwrap();
+    let tables = open("v1-tables-wordpiece.centroid")
+        .classify(&texts)
+        .unwrap();
+    assert_eq!(tables, json);
+    let found = open("v1-tables-byte-level.centroid")
+        .classify(&texts)
+        .unwrap();
+    let expected: [&[u32]; 4] = [
+        &[2, 5, 1, 6, 3],
+        &[2, 1, 6, 1, 7, 1, 3],
+        &[2, 32, 32, 1, 12, 13, 1, 3, 1, 3],
+        &[2, 3],
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.ids, expected);
+    }
+}

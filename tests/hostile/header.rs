@@ -133,7 +133,7 @@ fn optional_unknown_is_skipped() {
 
 #[test]
 fn unknown_section_kind() {
-    for kind in [0, 10, 18, 4000, u32::MAX] {
+    for kind in [0, 10, 19, 4000, u32::MAX] {
         let index = valid().sections.len() - 2;
         let words = format!("section {index}: unknown section kind {kind}");
         let change = |m: &mut Model| {
@@ -236,10 +236,29 @@ fn tokenizer_twice() {
         let words = format!("a second section of {name}");
         malformed("a copy", change, &[&words]);
     }
+    let change = |m: &mut Model| {
+        m.only(16).kind = 18;
+        let copy = m.only(18).clone();
+        m.sections.push(copy);
+    };
+    malformed("tables", change, &["a second section of tokenizer tables"]);
     // Neither has to be there.
     let artifact = accept("without", |m| m.sections.retain(|s| s.kind < 16));
     assert_eq!(artifact.tokenizer_bytes(), 0);
     assert_eq!(artifact.labels(), None);
+}
+
+#[test]
+fn tokenizer_in_two_forms() {
+    for first in [16, 18] {
+        let change = |m: &mut Model| {
+            let mut copy = m.only(16).clone();
+            m.only(16).kind = first;
+            copy.kind = 34 - first;
+            m.sections.push(copy);
+        };
+        malformed("both", change, &["a tokenizer.json and tokenizer tables"]);
+    }
 }
 
 fn cut(bytes: &mut Vec<u8>) {

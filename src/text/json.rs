@@ -1,27 +1,19 @@
-//! From the bytes of a `tokenizer.json` to a working tokenizer.
+//! A Hugging Face `tokenizer.json`: what it says, checked.
 //!
 //! The file comes from strangers. The `tokenizers` crate reads it with `serde` and then trusts it:
 //! merges that spell no token, or templates that name an undefined special token, panic. It also
 //! builds a tree of JSON values first, which takes longer than all the rest of opening a model.
 //! So the bulk (vocabulary and merges) is read and checked here, and the small steps around it
-//! are checked as JSON before the crate sees them.
+//! are checked as JSON before anything is made of them.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use tokenizers::models::bpe::{BpeBuilder, Merges, Vocab};
-use tokenizers::models::wordpiece::WordPieceBuilder;
-use tokenizers::{
-    AddedToken, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    Tokenizer,
-};
 
+use super::tables::MAX_IDS;
 use crate::error::{Error, ErrorKind, Result};
-
-/// Ids from here on are refused: no embedding has that many rows, and added tokens count up from
-/// the largest one.
-const ID_LIMIT: u32 = 1 << 30;
 
 /// How many times longer the replacements of a normalizer may make a text. Real ones replace a space
 /// by a character of three bytes, once.
@@ -63,10 +55,36 @@ const POST_PROCESSORS: &[&str] = &[
     "Sequence",
 ];
 
-pub(super) struct Loaded {
-    pub(super) inner: Tokenizer,
+/// A file whose parts fit together.
+pub(super) struct Checked {
+    pub(super) normalizer: Option<Value>,
+    pub(super) pre_tokenizer: Option<Value>,
+    pub(super) post_processor: Option<Value>,
+    pub(super) added: Vec<Added>,
+    pub(super) model: Model,
     /// The largest id of the vocabulary and the added tokens.
     pub(super) max_id: u32,
+}
+
+pub(super) type Vocab = HashMap<String, u32>;
+
+pub(super) enum Model {
+    WordPiece {
+        vocab: Vocab,
+        unknown: String,
+        prefix: String,
+        max_chars: usize,
+    },
+    Bpe {
+        vocab: Vocab,
+        merges: Vec<(String, String)>,
+        unknown: Option<String>,
+        prefix: Option<String>,
+        suffix: Option<String>,
+        fuse_unknown: bool,
+        byte_fallback: bool,
+        ignore_merges: bool,
+    },
 }
 
 #[derive(serde::Deserialize)]
@@ -77,27 +95,33 @@ struct File {
     normalizer: Option<Value>,
     pre_tokenizer: Option<Value>,
     post_processor: Option<Value>,
-    model: Model,
+    model: RawModel,
 }
 
 #[derive(serde::Deserialize)]
-struct Added {
-    id: u32,
-    content: String,
+pub(super) struct Added {
+    pub(super) id: u32,
+    pub(super) content: String,
     #[serde(default)]
-    single_word: bool,
+    pub(super) single_word: bool,
     #[serde(default)]
-    lstrip: bool,
+    pub(super) lstrip: bool,
     #[serde(default)]
-    rstrip: bool,
-    normalized: Option<bool>,
+    pub(super) rstrip: bool,
+    pub(super) normalized: Option<bool>,
     #[serde(default)]
-    special: bool,
+    pub(super) special: bool,
+}
+
+impl Added {
+    pub(super) fn normalized(&self) -> bool {
+        self.normalized.unwrap_or(!self.special)
+    }
 }
 
 /// The fields of both models; those of the other one are absent.
 #[derive(serde::Deserialize)]
-struct Model {
+struct RawModel {
     r#type: Option<String>,
     vocab: Pairs,
     merges: Option<Vec<Merge>>,
@@ -111,69 +135,67 @@ struct Model {
     ignore_merges: Option<bool>,
 }
 
-pub(super) fn from_json(bytes: &[u8]) -> Result<Loaded> {
+pub(super) fn read(bytes: &[u8]) -> Result<Checked> {
     let file: File =
         serde_json::from_slice(bytes).map_err(|e| bad(format!("not a tokenizer.json: {e}")))?;
     if let Some(version) = file.version.filter(|v| v != "1.0") {
         return Err(unsupported(format!("version {version:?} (1.0 is known)")));
     }
-    let (model, mut max_id) = file.model.build()?;
-    let mut inner = Tokenizer::new(model);
+    let (model, mut max_id) = file.model.check()?;
     if let Some(step) = &file.normalizer {
         check_step(step, "normalizer", "normalizers", NORMALIZERS)?;
-        let step: NormalizerWrapper = convert(step, "normalizer")?;
-        inner
-            .with_normalizer(Some(step))
-            .map_err(|e| bad(format!("tokenizer.json: normalizer: {e}")))?;
     }
     if let Some(step) = &file.pre_tokenizer {
         check_step(step, "pre_tokenizer", "pretokenizers", PRE_TOKENIZERS)?;
-        let step: PreTokenizerWrapper = convert(step, "pre_tokenizer")?;
-        inner.with_pre_tokenizer(Some(step));
     }
     if let Some(step) = &file.post_processor {
         check_step(step, "post_processor", "processors", POST_PROCESSORS)?;
-        let step: PostProcessorWrapper = convert(step, "post_processor")?;
-        inner.with_post_processor(Some(step));
     }
 
-    let mut wanted = Vec::with_capacity(file.added_tokens.len());
-    let mut tokens = Vec::with_capacity(file.added_tokens.len());
-    for (i, added) in file.added_tokens.into_iter().enumerate() {
+    // Added tokens outside the vocabulary are numbered by position; the stated id is not used.
+    let mut new: HashMap<&str, u32> = HashMap::new();
+    let mut next = model.vocab().len() as u32;
+    for (i, added) in file.added_tokens.iter().enumerate() {
         if added.content.is_empty() {
             return Err(bad(format!(
                 "tokenizer.json: added_tokens[{i}]: empty content"
             )));
         }
-        tokens.push(
-            AddedToken::from(added.content.clone(), added.special)
-                .single_word(added.single_word)
-                .lstrip(added.lstrip)
-                .rstrip(added.rstrip)
-                .normalized(added.normalized.unwrap_or(!added.special)),
-        );
-        wanted.push((added.content, added.id));
-    }
-    inner
-        .add_tokens(tokens)
-        .map_err(|e| bad(format!("tokenizer.json: added_tokens: {e}")))?;
-    // Added tokens outside the vocabulary are numbered by position; the stated id is not used.
-    for (content, id) in wanted {
-        match inner.token_to_id(&content) {
-            Some(real) if real == id => max_id = max_id.max(id),
-            real => {
-                let real = real.map_or("none".to_owned(), |id| id.to_string());
-                return Err(bad(format!(
-                    "tokenizer.json: added token {content:?} states id {id} but gets {real}"
-                )));
-            }
+        let id = match model.vocab().get(&added.content) {
+            Some(&id) => id,
+            None => *new.entry(&added.content).or_insert_with(|| {
+                next += 1;
+                next - 1
+            }),
+        };
+        if id != added.id {
+            return Err(bad(format!(
+                "tokenizer.json: added token {:?} states id {} but gets {id}",
+                added.content, added.id
+            )));
         }
+        max_id = max_id.max(id);
     }
-    Ok(Loaded { inner, max_id })
+    Ok(Checked {
+        normalizer: file.normalizer,
+        pre_tokenizer: file.pre_tokenizer,
+        post_processor: file.post_processor,
+        added: file.added_tokens,
+        model,
+        max_id,
+    })
 }
 
 impl Model {
-    fn build(self) -> Result<(ModelWrapper, u32)> {
+    pub(super) fn vocab(&self) -> &Vocab {
+        match self {
+            Self::WordPiece { vocab, .. } | Self::Bpe { vocab, .. } => vocab,
+        }
+    }
+}
+
+impl RawModel {
+    fn check(self) -> Result<(Model, u32)> {
         let kind = match &self.r#type {
             Some(kind) => kind.as_str(),
             // Files of 2019 and 2020 name no type.
@@ -193,7 +215,8 @@ impl Model {
         let Some(max_id) = pairs.iter().map(|(_, id)| *id).max() else {
             return Err(bad("tokenizer.json: model.vocab: no tokens"));
         };
-        if max_id >= ID_LIMIT {
+        // Added tokens count up from the largest one.
+        if max_id >= MAX_IDS {
             return Err(bad(format!(
                 "tokenizer.json: model.vocab: id {max_id} is too large"
             )));
@@ -201,20 +224,19 @@ impl Model {
         let vocab: Vocab = pairs.into_iter().collect();
         let prefix = self.continuing_subword_prefix;
         if kind == "WordPiece" {
-            let unk = self.unk_token.unwrap_or_else(|| "[UNK]".to_owned());
-            if !vocab.contains_key(&unk) {
+            let unknown = self.unk_token.unwrap_or_else(|| "[UNK]".to_owned());
+            if !vocab.contains_key(&unknown) {
                 return Err(bad(format!(
-                    "tokenizer.json: model.unk_token: {unk:?} is not in model.vocab"
+                    "tokenizer.json: model.unk_token: {unknown:?} is not in model.vocab"
                 )));
             }
-            let model = WordPieceBuilder::new()
-                .vocab(vocab)
-                .unk_token(unk)
-                .continuing_subword_prefix(prefix.unwrap_or_else(|| "##".to_owned()))
-                .max_input_chars_per_word(self.max_input_chars_per_word.unwrap_or(100))
-                .build()
-                .map_err(|e| bad(format!("tokenizer.json: model: {e}")))?;
-            return Ok((model.into(), max_id));
+            let model = Model::WordPiece {
+                vocab,
+                unknown,
+                prefix: prefix.unwrap_or_else(|| "##".to_owned()),
+                max_chars: self.max_input_chars_per_word.unwrap_or(100),
+            };
+            return Ok((model, max_id));
         }
 
         if self.dropout.is_some_and(|p| p != 0.0) {
@@ -230,31 +252,24 @@ impl Model {
         let Some(merges) = self.merges else {
             return Err(bad("tokenizer.json: model.merges: missing"));
         };
-        let merges: Merges = merges.into_iter().map(|m| m.0).collect();
+        let merges: Vec<_> = merges.into_iter().map(|m| m.0).collect();
         check_merges(&vocab, &merges, prefix.as_deref().unwrap_or(""))?;
-        let mut builder = BpeBuilder::new()
-            .vocab_and_merges(vocab, merges)
-            .fuse_unk(self.fuse_unk.unwrap_or(false))
-            .byte_fallback(self.byte_fallback.unwrap_or(false))
-            .ignore_merges(self.ignore_merges.unwrap_or(false));
-        if let Some(unk) = self.unk_token {
-            builder = builder.unk_token(unk);
-        }
-        if let Some(prefix) = prefix {
-            builder = builder.continuing_subword_prefix(prefix);
-        }
-        if let Some(suffix) = self.end_of_word_suffix {
-            builder = builder.end_of_word_suffix(suffix);
-        }
-        let model = builder
-            .build()
-            .map_err(|e| bad(format!("tokenizer.json: model: {e}")))?;
-        Ok((model.into(), max_id))
+        let model = Model::Bpe {
+            vocab,
+            merges,
+            unknown: self.unk_token,
+            prefix,
+            suffix: self.end_of_word_suffix,
+            fuse_unknown: self.fuse_unk.unwrap_or(false),
+            byte_fallback: self.byte_fallback.unwrap_or(false),
+            ignore_merges: self.ignore_merges.unwrap_or(false),
+        };
+        Ok((model, max_id))
     }
 }
 
-/// Every merge must join two tokens into a third: the builder indexes buffers on that promise.
-fn check_merges(vocab: &Vocab, merges: &Merges, prefix: &str) -> Result<()> {
+/// Every merge must join two tokens into a third: what reads them later relies on it.
+fn check_merges(vocab: &Vocab, merges: &[(String, String)], prefix: &str) -> Result<()> {
     let mut joined = String::new();
     for (i, (a, b)) in merges.iter().enumerate() {
         let fail = |what: &str| {
@@ -363,15 +378,11 @@ fn check_template(step: &Value, field: &str) -> Result<()> {
     Ok(())
 }
 
-fn convert<T: for<'de> Deserialize<'de>>(step: &Value, field: &str) -> Result<T> {
-    T::deserialize(step).map_err(|e| bad(format!("tokenizer.json: {field}: {e}")))
-}
-
-fn bad(message: impl Into<String>) -> Error {
+pub(super) fn bad(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Tokenizer, message)
 }
 
-fn unsupported(what: String) -> Error {
+pub(super) fn unsupported(what: String) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         format!("tokenizer.json: {what} is not supported"),
