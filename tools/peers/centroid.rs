@@ -2,7 +2,7 @@
 //! batches of token ids on request and says how long they took.
 //!
 //! ```text
-//! peers_centroid FILE.centroid THREADS FIRST.json
+//! peers_centroid FILE.centroid MODE THREADS FIRST.json
 //! ```
 //!
 //! A JSON file holds a workload: a list of batches, each a list of texts, each a list of ids. The
@@ -15,7 +15,7 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use centroid::{Artifact, Options, SentenceEmbedder, TextClassifier};
+use centroid::{Artifact, Mode, Options, SentenceEmbedder, TextClassifier};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,9 +38,9 @@ enum Model {
 }
 
 impl Model {
-    fn open(file: &str, threads: usize) -> centroid::Result<Self> {
+    fn open(file: &str, mode: Mode, threads: usize) -> centroid::Result<Self> {
         let artifact = Artifact::open(file)?;
-        let options = Options::new().threads(threads);
+        let options = Options::new().mode(mode).threads(threads);
         match artifact.encoder()?.task {
             "embedding" => SentenceEmbedder::new(artifact, options).map(Self::Embedder),
             _ => TextClassifier::new(artifact, options).map(Self::Classifier),
@@ -102,15 +102,20 @@ fn say(answer: &Value) -> std::io::Result<()> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [file, threads, first] = &arguments[..] else {
-        return Err("usage: peers_centroid FILE.centroid THREADS FIRST.json".into());
+    let [file, mode, threads, first] = &arguments[..] else {
+        return Err("usage: peers_centroid FILE.centroid MODE THREADS FIRST.json".into());
+    };
+    let mode = match &mode[..] {
+        "int8" => Mode::Int8,
+        "exact" => Mode::Exact,
+        _ => return Err(format!("mode {mode:?} is neither int8 nor exact").into()),
     };
     let threads = threads.parse()?;
     let first_work = read(first)?;
     let memory_before = memory("VmRSS");
 
     let start = Instant::now();
-    let model = Model::open(file, threads)?;
+    let model = Model::open(file, mode, threads)?;
     let open = start.elapsed();
     model.run(&first_work)?;
     let first_result = start.elapsed();

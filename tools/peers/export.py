@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes the models of the comparison, one step a process:
 
+    export.py ids MINILM FILE OUT              token ids of FILE, one text a line
     export.py checkpoint roberta-base DIR      a checkpoint with random weights
     export.py onnx DIR                         fp32, for both runtimes that read ONNX
     export.py onnxruntime-fp32 DIR             fused for onnxruntime
@@ -66,6 +67,16 @@ def example(config):
 def replace(written, path):
     os.replace(written, path)
     print(f"wrote {path.name}: {path.stat().st_size:,} bytes")
+
+
+def ids(minilm, texts, out):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    lines = texts.read_text(encoding="utf-8").splitlines()
+    out.write_text(json.dumps([encoding.ids for encoding in tokenizer.encode_batch(lines)]))
 
 
 def checkpoint(name, directory):
@@ -179,7 +190,8 @@ def torch_int8(directory):
     import torch
 
     model, config = load(directory, "sdpa")
-    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    per_channel = torch.ao.quantization.per_channel_dynamic_qconfig
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear: per_channel})
     traced = torch.jit.freeze(torch.jit.trace(quantized, example(config)).eval())
     written = directory / "torch-int8.pt.tmp"
     torch.jit.save(traced, str(written))
@@ -203,7 +215,9 @@ STEPS = {
 
 if __name__ == "__main__":
     step, *arguments = sys.argv[1:]
-    if step == "checkpoint":
+    if step == "ids":
+        ids(*map(pathlib.Path, arguments))
+    elif step == "checkpoint":
         checkpoint(arguments[0], pathlib.Path(arguments[1]))
     else:
         STEPS[step](pathlib.Path(arguments[0]), *arguments[1:])

@@ -18,8 +18,15 @@ import pathlib
 import sys
 import time
 
-RUNTIMES = ["onnxruntime-fp32", "onnxruntime-int8", "openvino-int8-f32", "openvino-int8-bf16",
-            "openvino-int8-f32-dynamic", "openvino-int8-bf16-dynamic", "torch-int8"]
+RUNTIMES = [
+    "onnxruntime-fp32",
+    "onnxruntime-int8",
+    "openvino-fp32",
+    "openvino-int8-f32",  # The last part is the hint on the precision of what is not int8.
+    "openvino-int8-bf16",
+    "openvino-int8-f32-dynamic",
+    "torch-int8",
+]
 
 
 def memory(field):
@@ -78,18 +85,19 @@ class Openvino:
     """One stream of THREADS. A workload with batches of one shape gets a model compiled for just that
     shape, the fastest that OpenVINO has; others, and all where `dynamic`, one for any shape."""
 
-    def __init__(self, hint, dynamic):
+    def __init__(self, file, hint, dynamic):
         import numpy  # noqa: F401
         import openvino
 
-        self.hint, self.dynamic, self.version = hint, dynamic, openvino.__version__
+        self.file, self.hint, self.dynamic = file, hint, dynamic
+        self.version = openvino.__version__.split("-")[0]
         self.compiled = {}
 
     def open(self, directory, threads):
         import openvino
 
         self.core = openvino.Core()
-        self.model = self.core.read_model(directory / "openvino-int8.xml")
+        self.model = self.core.read_model(directory / self.file)
         self.settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -142,8 +150,10 @@ class Torch:
 def runtime(name):
     if name.startswith("onnxruntime-"):
         return Onnxruntime(f"{name}.onnx")
+    if name == "openvino-fp32":
+        return Openvino("fp32.onnx", "f32", False)
     if name.startswith("openvino-int8-"):
-        return Openvino(name.split("-")[2], name.endswith("-dynamic"))
+        return Openvino("openvino-int8.xml", name.split("-")[2], name.endswith("-dynamic"))
     return Torch()
 
 
@@ -154,6 +164,8 @@ def main():
     memory_before = memory("VmRSS")
 
     start = time.perf_counter_ns()
+    if name not in RUNTIMES:
+        sys.exit(f"peer: {name} is none of {', '.join(RUNTIMES)}")
     peer = runtime(name)
     imported = time.perf_counter_ns() - start
     work = [padded(batch, pad) for batch in json.loads(pathlib.Path(first).read_text())]
