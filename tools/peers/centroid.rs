@@ -100,7 +100,14 @@ fn say(answer: &Value) -> std::io::Result<()> {
     out.flush()
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() {
+    if let Err(error) = serve() {
+        eprintln!("peers_centroid: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn serve() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [file, mode, threads, first] = &arguments[..] else {
         return Err("usage: peers_centroid FILE.centroid MODE THREADS FIRST.json".into());

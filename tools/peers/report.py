@@ -184,8 +184,9 @@ def document(raw, picture):
         )
     else:
         out.append(
-            "all-MiniLM-L6-v2 with mean pooling and norm 1 in the graph. centroid runs the file that ships, "
-            "`models/minilm-l6.centroid` (blocks of 2 with row scales); *default blocks* is `centroid convert` without "
+            "all-MiniLM-L6-v2 with mean pooling and norm 1 in the graph. centroid runs what ships as "
+            "`models/minilm-l6.centroid` (blocks of 2 with row scales, calibrated), but with its limit of 256 tokens raised "
+            "to the 512 positions that there are; *default blocks* is `centroid convert` without "
             "flags, faster to multiply and useless without training.\n"
         )
     if "fixed" in raw:
