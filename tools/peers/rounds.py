@@ -1,5 +1,6 @@
 """Processes that run batches, one for every runtime, and the rounds in which they take turns."""
 
+import ctypes
 import json
 import os
 import signal
@@ -25,6 +26,13 @@ def cores(count):
     return set(chosen[:count])
 
 
+def settle(processors):
+    """In a new process: run on these processors, and die with the parent, as a stopped process that
+    nobody wakes would not. (PR_SET_PDEATHSIG is 1.)"""
+    os.sched_setaffinity(0, processors)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class Runner:
     """A process as centroid.rs and peer.py describe it, on as many processors as it has threads. It is
     stopped but for when it is asked something, so that no idle pool spins in another's time."""
@@ -41,7 +49,7 @@ class Runner:
             stderr=log,
             text=True,
             env=environment,
-            preexec_fn=lambda: os.sched_setaffinity(0, processors),
+            preexec_fn=lambda: settle(processors),
         )
         self.ready = self.answer()
         self.ready["process_ns"] = time.perf_counter_ns() - start
@@ -123,8 +131,10 @@ def load(commands, threads, log, work, count):
     for round_ in range(count):
         for name in turns(names, round_):
             runner = Runner(name, commands[name], threads, log)
-            later = runner.ask(work=work, calls=1)["memory_peak"]
-            runner.end()
+            try:
+                later = runner.ask(work=work, calls=1)["memory_peak"]
+            finally:
+                runner.end()
             found[name].append(runner.ready | {"memory_later": later})
     return found
 
