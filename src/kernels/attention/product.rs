@@ -47,8 +47,7 @@ pub(super) fn scores<S: Simd, const V: usize>(
     match (S::REGISTERS, V) {
         (..16, _) => keys!(4),
         (_, 1) => keys!(8),
-        (_, 2) => keys!(6),
-        _ => {}
+        _ => keys!(6),
     }
     keys!(4);
     keys!(2);
