@@ -115,7 +115,7 @@ fn check_mode(mode: Mode) {
         _ => Scheme::Int8,
     };
     let conversion = Conversion::from_directory(
-        &path("tests/data/checkpoints/bert-gelu"),
+        path("tests/data/checkpoints/bert-gelu"),
         &ConvertOptions {
             plan: Plan::new(scheme),
             ..Default::default()

@@ -253,6 +253,9 @@ fn results_do_not_depend_on_batch_order_or_threads() {
     }
 }
 
+/// From a number of threads and texts to the bits of their results.
+type Run<'a> = dyn Fn(usize, &[&[u32]]) -> Vec<Vec<u32>> + 'a;
+
 /// More tokens than a forward pass takes, in texts of all lengths: they are sorted, shared out and put
 /// back in order.
 #[test]
@@ -260,7 +263,7 @@ fn a_large_job_equals_its_texts_one_by_one() {
     for name in ["bert-gelu", "roberta-seq", "sbert", "sbert-cls"] {
         let artifact = artifact(&data().join(name), &plan(Scheme::Int8));
         for mode in [Mode::Exact, Mode::Int8] {
-            let run: Box<dyn Fn(usize, &[&[u32]]) -> Vec<Vec<u32>>> = match artifact.labels() {
+            let run: Box<Run> = match artifact.labels() {
                 Some(_) => Box::new(|threads, texts| {
                     let options = options(mode, threads);
                     let pipeline = TextClassifier::new(artifact.clone(), options).unwrap();

@@ -53,3 +53,29 @@ fn it_stays_close_to_the_original() {
         assert!(mean > budget, "{}: {mean}", mode.name());
     }
 }
+
+/// A job that is large enough for several forward passes and threads.
+#[test]
+fn a_text_is_embedded_the_same_in_any_company() {
+    let lines = std::fs::read(path("tests/data/minilm/lines.json")).unwrap();
+    let lines: Vec<String> = serde_json::from_slice(&lines).unwrap();
+    let texts: Vec<&str> = lines[..100].iter().map(|line| &line[..]).collect();
+    for mode in [Mode::Exact, Mode::Int8] {
+        let embed = |threads: usize, texts: &[&str]| -> Vec<Vec<u32>> {
+            let artifact = Artifact::open(path("models/minilm-l6.centroid")).unwrap();
+            let options = Options::new()
+                .mode(mode)
+                .threads(threads)
+                .truncation(Truncation::Truncate);
+            let embedder = SentenceEmbedder::new(artifact, options).unwrap();
+            let bits = |vector: Vec<f32>| vector.into_iter().map(f32::to_bits).collect();
+            let embeddings = embedder.embed(texts).unwrap();
+            embeddings.into_iter().map(|e| bits(e.vector)).collect()
+        };
+        let together = embed(1, &texts);
+        assert_eq!(together, embed(3, &texts));
+        for i in (0..texts.len()).step_by(17) {
+            assert_eq!(embed(2, &texts[i..i + 1])[0], together[i]);
+        }
+    }
+}

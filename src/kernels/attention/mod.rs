@@ -153,8 +153,7 @@ impl Op for Part<'_> {
             let (places, scores) = (&mut scratch.queries, &mut scratch.scores);
             match queries.len().div_ceil(S::LANES) {
                 1 => attend::<S, 1>(simd, &head, &lines, queries, places, scores),
-                2 => attend::<S, 2>(simd, &head, &lines, queries, places, scores),
-                _ => attend::<S, 3>(simd, &head, &lines, queries, places, scores),
+                _ => attend::<S, 2>(simd, &head, &lines, queries, places, scores),
             }
         }
     }
@@ -162,7 +161,7 @@ impl Op for Part<'_> {
 
 /// Vectors of queries that are worked on at a time.
 const fn vectors<S: Simd>() -> usize {
-    if S::REGISTERS >= 16 { 3 } else { 1 }
+    if S::REGISTERS >= 16 { 2 } else { 1 }
 }
 
 /// Keys and values of a head, wherever they lie.

@@ -47,8 +47,7 @@ pub(super) fn scores<S: Simd, const V: usize>(
     match (S::REGISTERS, V) {
         (..16, _) => keys!(4),
         (_, 1) => keys!(8),
-        (_, 2) => keys!(6),
-        _ => {}
+        _ => keys!(6),
     }
     keys!(4);
     keys!(2);
@@ -77,15 +76,15 @@ unsafe fn keys<S: Simd, const V: usize, const R: usize>(
     let key_rows = unsafe { head.keys.as_ptr().add(key * head.key_stride) };
     for i in 0..head.width {
         let mut q = [simd.splat(0.0); V];
-        for v in 0..V {
+        for (v, q) in q.iter_mut().enumerate() {
             // SAFETY: `query` points to the vectors of column `i`.
-            q[v] = unsafe { load(simd, query.add(v * S::LANES)) };
+            *q = unsafe { load(simd, query.add(v * S::LANES)) };
         }
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: column `i` of one of the keys.
             let k = simd.splat(unsafe { *key_rows.add(r * head.key_stride + i) });
             for v in 0..V {
-                sums[r][v] = simd.mul_add(k, q[v], sums[r][v]);
+                sums[v] = simd.mul_add(k, q[v], sums[v]);
             }
         }
         // SAFETY: at most one past the end.
@@ -150,15 +149,15 @@ unsafe fn weighted<S: Simd, const R: usize, const C: usize>(
     let (mut value, mut weight) = (values.as_ptr(), weights.as_ptr());
     for _ in 0..head.tokens {
         let mut v = [simd.splat(0.0); C];
-        for c in 0..C {
+        for (c, v) in v.iter_mut().enumerate() {
             // SAFETY: the caller's duty.
-            v[c] = unsafe { load(simd, value.add(c * S::LANES)) };
+            *v = unsafe { load(simd, value.add(c * S::LANES)) };
         }
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller's duty.
             let w = simd.splat(unsafe { *weight.add(r) });
             for c in 0..C {
-                sums[r][c] = simd.mul_add(w, v[c], sums[r][c]);
+                sums[c] = simd.mul_add(w, v[c], sums[c]);
             }
         }
         value = value.wrapping_add(head.value_stride);

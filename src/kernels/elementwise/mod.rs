@@ -65,7 +65,7 @@ trait Function: Copy {
 }
 
 /// Vectors that [`map`] hands to a function.
-const VECTORS: usize = 4;
+const VECTORS: usize = 2;
 
 #[inline(always)]
 fn map<S: Simd>(simd: S, f: impl Function, row: &mut [f32]) -> f32 {
@@ -88,8 +88,8 @@ fn map<S: Simd>(simd: S, f: impl Function, row: &mut [f32]) -> f32 {
         simd.store_part(y, chunk);
         largest[0] = simd.max_int(largest[0], simd.magnitude_bits(y));
     }
-    let [a, b, c, d] = largest;
-    largest_of(simd, simd.max_int(simd.max_int(a, b), simd.max_int(c, d)))
+    let [a, b] = largest;
+    largest_of(simd, simd.max_int(a, b))
 }
 
 /// The largest magnitude of what [`Simd::magnitude_bits`] gave.
@@ -113,6 +113,6 @@ pub(super) fn largest_in<S: Simd>(simd: S, row: &[f32]) -> f32 {
         let x = simd.load_part(chunk, 0.0);
         largest[0] = simd.max_int(largest[0], simd.magnitude_bits(x));
     }
-    let [a, b, c, d] = largest;
-    largest_of(simd, simd.max_int(simd.max_int(a, b), simd.max_int(c, d)))
+    let [a, b] = largest;
+    largest_of(simd, simd.max_int(a, b))
 }

@@ -35,10 +35,13 @@ pub(crate) fn layer_norm(isa: Isa, row: &mut [f32], affine: Affine) {
 /// `row += added`, both as long.
 #[inline(always)]
 pub(in crate::kernels) fn add_row<S: Simd>(simd: S, row: &mut [f32], added: &[f32]) {
-    for (x, a) in row.chunks_mut(S::LANES).zip(added.chunks(S::LANES)) {
-        let sum = simd.add(simd.load_part(x, 0.0), simd.load_part(a, 0.0));
-        simd.store_part(sum, x);
+    let (mut xs, mut others) = (row.chunks_exact_mut(S::LANES), added.chunks_exact(S::LANES));
+    for (x, a) in (&mut xs).zip(&mut others) {
+        simd.store(simd.add(simd.load(x), simd.load(a)), x);
     }
+    let (x, a) = (xs.into_remainder(), others.remainder());
+    let sum = simd.add(simd.load_part(x, 0.0), simd.load_part(a, 0.0));
+    simd.store_part(sum, x);
 }
 
 /// Layer norm of one row; returns the largest magnitude of the results, which is not finite if one
@@ -51,11 +54,21 @@ pub(in crate::kernels) fn norm_row<S: Simd>(simd: S, row: &mut [f32], affine: Af
     let inverse = simd.splat(1.0 / (variance + affine.eps).sqrt());
     let mean = simd.splat(mean);
     let mut largest = simd.zero_int();
-    let affines = (affine.weight.chunks(S::LANES)).zip(affine.bias.chunks(S::LANES));
-    for (x, (weight, bias)) in row.chunks_mut(S::LANES).zip(affines) {
+    let mut xs = row.chunks_exact_mut(S::LANES);
+    let mut weights = affine.weight.chunks_exact(S::LANES);
+    let mut biases = affine.bias.chunks_exact(S::LANES);
+    for ((x, weight), bias) in (&mut xs).zip(&mut weights).zip(&mut biases) {
+        let d = simd.mul(simd.sub(simd.load(x), mean), inverse);
+        let y = simd.mul_add(d, simd.load(weight), simd.load(bias));
+        simd.store(y, x);
+        largest = simd.max_int(largest, simd.magnitude_bits(y));
+    }
+    let x = xs.into_remainder();
+    if !x.is_empty() {
         let d = simd.mul(simd.sub(simd.load_part(x, 0.0), mean), inverse);
-        // Beyond the row, weight and bias are 0, and so is what is looked at for the largest.
-        let (weight, bias) = (simd.load_part(weight, 0.0), simd.load_part(bias, 0.0));
+        // Beyond the row these are 0, and so is what is looked at for the largest; NaN if d is.
+        let weight = simd.load_part(weights.remainder(), 0.0);
+        let bias = simd.load_part(biases.remainder(), 0.0);
         let y = simd.mul_add(d, weight, bias);
         simd.store_part(y, x);
         largest = simd.max_int(largest, simd.magnitude_bits(y));
