@@ -75,10 +75,10 @@ fn artifacts_answer_like_their_reconstructed_weights() {
         .collect();
     names.sort();
     for path in names {
-        let golden_path = path.with_extension("json");
-        let Ok(golden) = serde_json::from_slice::<Golden>(&std::fs::read(&golden_path).unwrap())
-        else {
-            continue; // of another test
+        // Some are of other tests; those of this one are counted.
+        let golden = std::fs::read(path.with_extension("json")).unwrap_or_default();
+        let Ok(golden) = serde_json::from_slice::<Golden>(&golden) else {
+            continue;
         };
         let checkpoint = data("checkpoints").join(&golden.checkpoint);
         let Inputs { inputs } = read(&checkpoint.join("golden.json"));

@@ -18,6 +18,9 @@ fn it_keeps_its_budget() {
         "{}",
         artifact.weight_bytes()
     );
+    assert_eq!(artifact.tokenizer_kind(), Some("tokenizer tables"));
+    assert!(artifact.tokenizer_bytes() <= 450_000);
+    assert!(artifact.file_bytes() <= 12_200_000);
     assert!(
         artifact
             .provenance()
@@ -26,7 +29,7 @@ fn it_keeps_its_budget() {
     );
 }
 
-/// Against `transformers`' embeddings of 200 sentences that the calibration did not see.
+/// Against `transformers`' ids and embeddings of 200 sentences that the calibration did not see.
 #[test]
 fn it_stays_close_to_the_original() {
     let golden = std::fs::read(path("tests/data/minilm/embeddings.f32")).unwrap();
@@ -35,6 +38,8 @@ fn it_stays_close_to_the_original() {
         .collect();
     let lines = std::fs::read(path("tests/data/minilm/lines.json")).unwrap();
     let lines: Vec<String> = serde_json::from_slice(&lines).unwrap();
+    let ids = std::fs::read(path("tests/data/minilm/ids.json")).unwrap();
+    let ids: Vec<Vec<u32>> = serde_json::from_slice(&ids).unwrap();
     let texts: Vec<&str> = lines[..200].iter().map(|line| &line[..]).collect();
     for (mode, budget) in [(Mode::Exact, 0.98), (Mode::Int8, 0.975)] {
         let embedder = SentenceEmbedder::new(
@@ -44,6 +49,11 @@ fn it_stays_close_to_the_original() {
         .unwrap();
         assert_eq!(embedder.dimensions(), DIMENSIONS);
         let found = embedder.embed(&texts).unwrap();
+        for (found, ids) in found.iter().zip(&ids) {
+            // All but the last, which is the separator also where a text was cut.
+            let kept = found.ids.len() - 1;
+            assert_eq!(found.ids[..kept], ids[..kept]);
+        }
         let cosines: Vec<f32> = (found.iter().zip(golden.chunks_exact(DIMENSIONS)))
             .map(|(found, golden)| found.vector.iter().zip(golden).map(|(a, b)| a * b).sum())
             .collect();

@@ -189,7 +189,7 @@ fn byte_level(model: &Model) -> Result<tables::Model, String> {
         vocab.get(token).copied().unwrap_or(NONE)
     });
     Ok(tables::Model::ByteLevel {
-        bytes,
+        bytes: Box::new(bytes),
         merges: ranked(vocab, merges)?,
     })
 }

@@ -62,7 +62,7 @@ pub(crate) struct Tokenizer {
 }
 
 enum Kind {
-    Tables(Tables),
+    Tables(Box<Tables>),
     #[cfg(feature = "tokenizers")]
     Foreign(Box<Foreign>),
 }
@@ -97,7 +97,7 @@ impl Tokenizer {
         let tables = Tables::new(bytes)?;
         Ok(Self {
             max_id: tables.max_id(),
-            kind: Kind::Tables(tables),
+            kind: Kind::Tables(Box::new(tables)),
         })
     }
 

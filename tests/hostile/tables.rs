@@ -77,7 +77,7 @@ impl Tables {
     }
 }
 
-fn token_bucket(token: &[u8], bits: u32) -> u32 {
+pub fn token_bucket(token: &[u8], bits: u32) -> u32 {
     let mut h = 0xcbf2_9ce4_8422_2325u64;
     for &byte in token {
         h ^= u64::from(byte);

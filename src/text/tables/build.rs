@@ -37,7 +37,7 @@ pub(crate) enum Model {
         tokens: Vec<(String, u32)>,
     },
     ByteLevel {
-        bytes: [u32; 256],
+        bytes: Box<[u32; 256]>,
         /// Left, right and result, each pair once, in the order of their ranks.
         merges: Vec<[u32; 3]>,
     },
@@ -116,7 +116,7 @@ pub(crate) fn build(spec: Spec) -> Result<Vec<u8>> {
             })?;
             head.bucket_bits = bits;
             out.extend_from_slice(cast_slice(&buckets));
-            out.extend_from_slice(cast_slice(&bytes));
+            out.extend_from_slice(cast_slice(&bytes[..]));
             numbers(&mut out, merges.into_iter().flatten(), head.narrow());
         }
     }
