@@ -22,7 +22,7 @@ PEERS = {
     "openvino-int8-f32-dynamic": "OpenVINO int8, any shape",
     "torch-int8": "torch int8",
 }
-NAMES = OWN | PEERS | {"exact": "centroid, f32 weights, mode `exact`"}
+NAMES = OWN | {"exact": "centroid, f32 weights, mode `exact`"} | PEERS
 COLORS = {"onnxruntime-fp32": "#9ab", "onnxruntime-int8": "#358", "openvino-fp32": "#dba",
           "openvino-int8-f32": "#c62", "openvino-int8-bf16": "#a40", "torch-int8": "#484",
           "centroid-default": "#a8a"}  # fmt: skip
@@ -95,19 +95,21 @@ def reviews_table(orders):
 
 def load_table(raw):
     rows = []
-    for name, processes in raw["load"].items():
+    for name in (name for name in NAMES if name in raw["load"]):
+        processes = raw["load"][name]
+
         def middle(value):
             found = [value(process) for process in processes]
             return None if None in found else statistics.median(found)
 
-        first, low, high = spread([process["first_ns"] / 1e6 for process in processes])
+        took = spread([process["first_ns"] / 1e6 for process in processes])
         # The model without fixed shapes is the same file.
         file = raw["files"][name.removesuffix("-dynamic")]
         growth = middle(lambda p: p["memory_peak"] and p["memory_peak"] - p["memory_before"])
         rows.append([
             NAMES[name],
             mega(file),
-            f"{figure(first)} ({figure(low)} to {figure(high)})",
+            "{} ({} to {})".format(*map(figure, took)),
             figure(middle(lambda p: p["import_ns"]) / 1e6),
             figure(middle(lambda p: p["process_ns"]) / 1e6),
             mega(middle(lambda p: p["memory_peak"])),
@@ -120,10 +122,11 @@ def load_table(raw):
 
 
 def check_table(raw):
-    rows = [
-        [NAMES[name], f"{found['mean_cosine']:.5f}", f"{found['least_cosine']:.5f}", f"{found['largest']:.2g}"]
-        for name, found in raw["check"].items()
-    ]
+    rows = []
+    for name in (name for name in NAMES if name in raw["check"]):
+        found = raw["check"][name]
+        cosines = [f"{found[key]:.5f}" for key in ("mean_cosine", "least_cosine")]
+        rows.append([NAMES[name], *cosines, f"{found['largest']:.2g}"])
     return table(["", "mean cosine", "least cosine", "largest difference of one value"], rows)
 
 
@@ -206,7 +209,7 @@ def document(raw, picture):
                 f"{texts:,} sentences, {cell['tokens'] / texts:.1f} tokens each (ids by {ids}), in batches of 32, "
                 "as they come or sorted by length first. Tokenizing is not part of it on any side. The peers pad each "
                 "batch to its longest text; OpenVINO runs a model compiled for any shape. In bold the ratio of total "
-                f"times, with the 10th and 90th percentile over {len(cell['texts'])} slices.\n"
+                f"times, with the 10th and 90th percentile over the slices ({len(cell['texts'])}) in which they took turns.\n"
             )
             out.append(reviews_table(orders))
     if "load" in raw:
