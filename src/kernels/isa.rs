@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "aarch64")]
-use super::aarch64::neon::Neon;
+use super::aarch64::{dotprod::NeonDotprod, i8mm::NeonI8mm, neon::Neon};
 use super::portable::Portable;
 use super::simd::{Op, Simd};
 #[cfg(target_arch = "x86_64")]
-use super::x86::{avx2::Avx2, avx512::Avx512};
+use super::x86::{avx2::Avx2, avx512::Avx512, vnni::Avx512Vnni};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A token for an instruction set that this processor has.
@@ -21,9 +21,18 @@ pub(crate) enum Isa {
     /// AVX-512 F, BW, DQ, VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// The same with VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512Vnni),
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+    /// NEON with `int8` dot products.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod(NeonDotprod),
+    /// NEON with `int8` matrix products.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(NeonI8mm),
 }
 
 /// The environment variable that overrides the choice.
@@ -37,9 +46,14 @@ impl Isa {
         {
             all.extend(Avx2::new().map(Isa::Avx2));
             all.extend(Avx512::new().map(Isa::Avx512));
+            all.extend(Avx512Vnni::new().map(Isa::Avx512Vnni));
         }
         #[cfg(target_arch = "aarch64")]
-        all.extend(Neon::new().map(Isa::Neon));
+        {
+            all.extend(Neon::new().map(Isa::Neon));
+            all.extend(NeonDotprod::new().map(Isa::NeonDotprod));
+            all.extend(NeonI8mm::new().map(Isa::NeonI8mm));
+        }
         all
     }
 
@@ -51,8 +65,14 @@ impl Isa {
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(_) => "avx512-vnni",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(_) => "neon-i8mm",
         }
     }
 
@@ -93,8 +113,14 @@ impl Isa {
             Isa::Avx2(simd) => simd.run(op),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd.run(op),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(token) => token.avx512().run(op),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(simd) => simd.run(op),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(token) => token.neon().run(op),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(token) => token.neon().run(op),
         }
     }
 

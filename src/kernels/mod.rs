@@ -67,7 +67,32 @@ macro_rules! dispatch_int8 {
                 let $dot = $crate::kernels::x86::avx2_dot::Avx2Int8(token);
                 $body
             }
-            _ => {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(token) => {
+                let $dot = $crate::kernels::x86::avx512_dot::Avx512Int8(token);
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(token) => {
+                let $dot = $crate::kernels::x86::vnni::VnniInt8(token);
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(token) => {
+                let $dot = $crate::kernels::aarch64::neon_dot::NeonInt8(token);
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(token) => {
+                let $dot = $crate::kernels::aarch64::dotprod::DotprodInt8(token);
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(token) => {
+                let $dot = $crate::kernels::aarch64::i8mm::I8mmInt8(token);
+                $body
+            }
+            Isa::Portable(_) => {
                 let $dot = PortableInt8;
                 $body
             }
@@ -85,7 +110,32 @@ macro_rules! dispatch_f32 {
                 let $dot = $crate::kernels::x86::avx2_dot::Avx2F32(token);
                 $body
             }
-            _ => {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(token) => {
+                let $dot = $crate::kernels::x86::avx512_dot::Avx512F32(token);
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(token) => {
+                let $dot = $crate::kernels::x86::avx512_dot::Avx512F32(token.avx512());
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(token) => {
+                let $dot = $crate::kernels::aarch64::neon_dot::NeonF32(token);
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(token) => {
+                let $dot = $crate::kernels::aarch64::neon_dot::NeonF32(token.neon());
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(token) => {
+                let $dot = $crate::kernels::aarch64::neon_dot::NeonF32(token.neon());
+                $body
+            }
+            Isa::Portable(_) => {
                 let $dot = PortableF32;
                 $body
             }

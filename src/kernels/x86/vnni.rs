@@ -1,0 +1,136 @@
+//! AVX-512 VNNI: sums of four `int8` products in one instruction (Cascade Lake and Zen 4, and
+//! later).
+
+use std::arch::x86_64::*;
+
+use super::avx512::Avx512;
+use super::avx512_dot::{add_to, two_outputs};
+use crate::kernels::dot::{Dot, DotOp};
+
+/// A processor with AVX-512 F, BW, DQ, VL and VNNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Avx512Vnni(Avx512);
+
+impl Avx512Vnni {
+    /// The token, if the processor has the instructions.
+    pub(crate) fn new() -> Option<Self> {
+        let avx512 = Avx512::new()?;
+        is_x86_feature_detected!("avx512vnni").then_some(Self(avx512))
+    }
+
+    /// What it has besides.
+    pub(crate) fn avx512(self) -> Avx512 {
+        self.0
+    }
+}
+
+/// Calls instructions.
+macro_rules! vnni {
+    ($instructions:expr) => {{
+        // SAFETY: methods of a token run where the processor has AVX-512 F, BW, DQ, VL and VNNI;
+        // what touches memory is given enough of it by the caller's contract.
+        unsafe { $instructions }
+    }};
+}
+
+/// `int8` values as they are. `vpdpbusd` takes one factor unsigned: 128 is added to activations, and
+/// what this adds to a sum is found by multiplying a row of zeros. The largest sum still fits:
+/// 65,536 products of 255 and -128 are above -2^31.
+#[derive(Clone, Copy)]
+pub(crate) struct VnniInt8(pub(crate) Avx512Vnni);
+
+impl Dot for VnniInt8 {
+    type Entry = i8;
+    type Cell = i8;
+    type Act = u8;
+    type Source = i8;
+    type Sum = i32;
+    /// Eight outputs.
+    type W = __m512i;
+    /// The row's step in every eighth.
+    type X = __m512i;
+    /// Two partial sums of each of eight outputs.
+    type Acc = __m512i;
+    const OUTPUTS: usize = 8;
+    const ROWS: usize = 6;
+    const VECTORS: usize = 4;
+    const STEPS: usize = 96;
+    const PANEL: usize = 32;
+    const OFFSET: bool = true;
+
+    #[inline]
+    fn run<O: DotOp<Self>>(self, op: O) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+        fn inner<O: DotOp<VnniInt8>>(dot: VnniInt8, op: O) {
+            op.eval(dot)
+        }
+        vnni!(inner(self, op))
+    }
+
+    #[inline(always)]
+    fn act(value: i8) -> u8 {
+        value.cast_unsigned() ^ 0x80
+    }
+
+    #[inline(always)]
+    fn cell(entry: i8) -> i8 {
+        entry
+    }
+
+    #[inline(always)]
+    fn zero(self) -> __m512i {
+        vnni!(_mm512_setzero_si512())
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        vnni!(_mm512_dpbusd_epi32(acc, x, w))
+    }
+
+    #[inline(always)]
+    fn reduce<const V: usize>(self, acc: [__m512i; V], _: usize, out: &mut [i32]) {
+        for v in (0..V).step_by(2) {
+            let out = &mut out[v * 8..][..16];
+            vnni!({
+                let even =
+                    _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+                let sums = _mm512_add_epi32(
+                    _mm512_permutex2var_epi32(acc[v], even, acc[v + 1]),
+                    _mm512_permutex2var_epi32(acc[v], odd, acc[v + 1]),
+                );
+                add_to(out, sums);
+            })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, cells: *const i8) -> __m512i {
+        vnni!(_mm512_loadu_si512(cells.cast()))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, w: __m512i, cells: *mut i8) {
+        vnni!(_mm512_storeu_si512(cells.cast(), w))
+    }
+
+    #[inline(always)]
+    unsafe fn activations(self, first: *const u8, _: *const u8) -> __m512i {
+        vnni!(_mm512_set1_epi64(first.cast::<i64>().read_unaligned()))
+    }
+
+    #[inline(always)]
+    unsafe fn expand(self, entries: *const i8) -> __m512i {
+        vnni!(_mm512_loadu_si512(entries.cast()))
+    }
+
+    #[inline(always)]
+    unsafe fn gather<const P: usize>(self, at: impl Fn(usize, usize) -> *const i8) -> __m512i {
+        vnni!({
+            let two = |first: usize| two_outputs::<P>(|o, p| at(first + o, p));
+            let low = _mm256_setr_m128i(two(0), two(2));
+            let high = _mm256_setr_m128i(two(4), two(6));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        })
+    }
+}
