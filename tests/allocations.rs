@@ -136,7 +136,6 @@ fn exact_mode_allocates_answers_alone() {
 }
 
 #[test]
-#[ignore = "int8 products still allocate their activations in another layout"]
 fn int8_mode_allocates_answers_alone() {
     check_mode(Mode::Int8);
 }

@@ -82,10 +82,11 @@ pub(super) struct Input<'a, T> {
     pub(super) stride: usize,
 }
 
-/// Fills `y` (`[rows][out_features]`).
+/// Fills `y` (`[rows][out_features]`). `rate` is about how many products are multiplied and added in a
+/// nanosecond.
 pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
     dot: D,
-    threads: Threads,
+    (threads, rate): (Threads, usize),
     weights: &Weights,
     x: &Input<D::Source>,
     finish: &F,
@@ -122,7 +123,7 @@ pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
     let tiles = Tile::count(weights.out_features);
     let work = x.rows * weights.out_features * columns;
     let acts = &*acts;
-    threads.each(tiles * blocks, work, |item| {
+    threads.each_for(tiles * blocks, work / rate, |item| {
         let (index, tile) = (item % blocks, item / blocks);
         let (row, count) = block(index);
         let first = row + index * offset;
@@ -307,7 +308,7 @@ impl<D: Dot> Product<'_, D> {
                         _ => by_rows::<D, S, 4, true>(dot, rows, &block, keep, sums),
                     }
                 }
-                self.from_panel(dot, cells, (from, to), (start, outputs), &chunks, 1, sums);
+                self.with_panel(dot, cells, (from, to), (start, outputs), &chunks, 1, sums);
             }
         }
     }
@@ -337,7 +338,7 @@ impl<D: Dot> Product<'_, D> {
                         cells[place * STEP + k % STEP] = D::cell(entry);
                     },
                 );
-                self.from_panel(dot, cells, (from, to), (start, outputs), &chunks, 0, sums);
+                self.with_panel(dot, cells, (from, to), (start, outputs), &chunks, 0, sums);
             }
         }
     }
@@ -345,7 +346,7 @@ impl<D: Dot> Product<'_, D> {
     /// The rows from chunk `chunk` on, with a decoded panel.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn from_panel(
+    fn with_panel(
         &self,
         dot: D,
         cells: &[D::Cell],

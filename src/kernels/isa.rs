@@ -83,11 +83,15 @@ impl Isa {
         match self {
             Isa::Portable(_) => 28,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => 90,
+            Isa::Avx2(_) => 80,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => 200,
+            Isa::Avx512(_) => 100,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(_) => 200,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => 40,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(_) | Isa::NeonI8mm(_) => 80,
         }
     }
 
@@ -96,11 +100,11 @@ impl Isa {
         match self {
             Isa::Portable(_) => 10,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => 45,
+            Isa::Avx2(_) => 30,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => 90,
+            Isa::Avx512(_) | Isa::Avx512Vnni(_) => 60,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon(_) => 20,
+            Isa::Neon(_) | Isa::NeonDotprod(_) | Isa::NeonI8mm(_) => 20,
         }
     }
 

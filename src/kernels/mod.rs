@@ -159,6 +159,7 @@ pub(crate) fn linear_int8(
         stride: x.columns(),
     };
     let finish = finish::Int8(x);
+    let threads = (threads, isa.int8_rate());
     // A row of zeros more is a large part of a few rows.
     let narrow = x.rows() >= 4
         && matches!(weights.codes, Codes::Pq { book, .. } if book.looks_up() && book.narrow);
@@ -174,5 +175,6 @@ pub(crate) fn linear_f32(isa: Isa, threads: Threads, weights: &Weights, x: &[f32
         stride: weights.in_features,
     };
     assert_eq!(y.len(), input.rows * weights.out_features);
+    let threads = (threads, isa.f32_rate());
     dispatch_f32!(isa, dot => gemm::linear(dot, threads, weights, &input, &finish::F32, y));
 }

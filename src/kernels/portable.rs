@@ -85,11 +85,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn copysign(self, a: f32x8, sign: f32x8) -> f32x8 {
-        a.copysign(sign)
-    }
-
-    #[inline(always)]
     fn less(self, a: f32x8, b: f32x8) -> f32x8 {
         a.simd_lt(b)
     }
@@ -97,11 +92,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn is_nan(self, a: f32x8) -> f32x8 {
         a.is_nan()
-    }
-
-    #[inline(always)]
-    fn all(self, mask: f32x8) -> bool {
-        mask.all()
     }
 
     #[inline(always)]
@@ -152,11 +142,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn magnitude_bits(self, a: f32x8) -> i32x8 {
         cast(a.abs())
-    }
-
-    #[inline(always)]
-    fn store_i16(self, a: i32x8, out: &mut [i16]) {
-        out[..8].copy_from_slice(&a.to_array().map(|v| v as i16));
     }
 
     #[inline(always)]

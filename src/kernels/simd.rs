@@ -54,14 +54,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The larger one; if either is NaN, any of the two.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
-    /// The magnitude of `a` with the sign of `sign`.
-    fn copysign(self, a: Self::F, sign: Self::F) -> Self::F;
     /// `a < b`; false for NaN.
     fn less(self, a: Self::F, b: Self::F) -> Self::M;
     /// Whether a lane is NaN.
     fn is_nan(self, a: Self::F) -> Self::M;
-    /// Whether all lanes are true.
-    fn all(self, mask: Self::M) -> bool;
     /// `yes` where the mask is true, `no` elsewhere.
     fn select(self, mask: Self::M, yes: Self::F, no: Self::F) -> Self::F;
     /// To the nearest integer, halves to even. For magnitudes below 2^31.
@@ -79,11 +75,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The bits of the magnitude. As integers they are in the order of the magnitudes, with NaN
     /// above infinity: a maximum of them cannot lose a NaN.
     fn magnitude_bits(self, a: Self::F) -> Self::I;
-    /// Fills the first `LANES` of `out` with the low halves.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    fn store_i16(self, a: Self::I, out: &mut [i16]);
     /// The same with the low bytes.
     ///
     /// # Panics
@@ -127,12 +118,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn sum(self, vector: Self::F) -> f32 {
         self.fold(vector, |a, b| a + b)
-    }
-
-    /// The largest lane; if one is NaN, any of them.
-    #[inline(always)]
-    fn largest(self, vector: Self::F) -> f32 {
-        self.fold(vector, f32::max)
     }
 
     /// Combines the two halves lane by lane until one value is left.

@@ -15,15 +15,8 @@ pub(crate) struct Threads(pub(crate) usize);
 /// this size loses little if no help comes, and one product of a single token (20 us for 768 x 768)
 /// is not shared out.
 const WORTH_A_THREAD: usize = 30_000;
-/// What the portable products do in a nanosecond.
-const MACS_PER_NANOSECOND: usize = 28;
 
 impl Threads {
-    /// As [`each_for`](Self::each_for), for `work` multiply-accumulates of all items together.
-    pub(crate) fn each(self, items: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
-        self.each_for(items, work / MACS_PER_NANOSECOND, f);
-    }
-
     /// Calls `f` for each of `0..items`, each one once, in any order. `nanoseconds` is about what
     /// one thread takes for all items together.
     pub(crate) fn each_for(

@@ -98,11 +98,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn copysign(self, a: float32x4_t, sign: float32x4_t) -> float32x4_t {
-        neon!(vbslq_f32(vdupq_n_u32(1 << 31), sign, a))
-    }
-
-    #[inline(always)]
     fn less(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
         neon!(vcltq_f32(a, b))
     }
@@ -110,11 +105,6 @@ impl Simd for Neon {
     #[inline(always)]
     fn is_nan(self, a: float32x4_t) -> uint32x4_t {
         neon!(vmvnq_u32(vceqq_f32(a, a)))
-    }
-
-    #[inline(always)]
-    fn all(self, mask: uint32x4_t) -> bool {
-        neon!(vminvq_u32(mask)) == u32::MAX
     }
 
     #[inline(always)]
@@ -171,15 +161,9 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn store_i16(self, a: int32x4_t, out: &mut [i16]) {
-        let out = &mut out[..4];
-        neon!(vst1_s16(out.as_mut_ptr(), vmovn_s32(a)))
-    }
-
-    #[inline(always)]
     fn store_i8(self, a: int32x4_t, out: &mut [i8]) {
-        let mut halves = [0; 4];
-        self.store_i16(a, &mut halves);
-        out[..4].copy_from_slice(&halves.map(|v: i16| v as i8));
+        let mut halves = [0i16; 4];
+        neon!(vst1_s16(halves.as_mut_ptr(), vmovn_s32(a)));
+        out[..4].copy_from_slice(&halves.map(|v| v as i8));
     }
 }

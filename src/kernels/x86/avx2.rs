@@ -98,14 +98,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn copysign(self, a: __m256, sign: __m256) -> __m256 {
-        avx2!({
-            let bit = _mm256_set1_ps(-0.0);
-            _mm256_or_ps(_mm256_and_ps(bit, sign), _mm256_andnot_ps(bit, a))
-        })
-    }
-
-    #[inline(always)]
     fn less(self, a: __m256, b: __m256) -> __m256 {
         avx2!(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
     }
@@ -113,11 +105,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn is_nan(self, a: __m256) -> __m256 {
         avx2!(_mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
-    }
-
-    #[inline(always)]
-    fn all(self, mask: __m256) -> bool {
-        avx2!(_mm256_movemask_ps(mask)) == 0xff
     }
 
     #[inline(always)]
@@ -173,16 +160,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn magnitude_bits(self, a: __m256) -> __m256i {
         avx2!(_mm256_castps_si256(self.abs(a)))
-    }
-
-    #[inline(always)]
-    fn store_i16(self, a: __m256i, out: &mut [i16]) {
-        let out = &mut out[..8];
-        avx2!({
-            let packed = _mm256_packs_epi32(a, a);
-            let packed = _mm256_permute4x64_epi64::<0b1000>(packed);
-            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_castsi256_si128(packed))
-        })
     }
 
     #[inline(always)]

@@ -104,14 +104,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn copysign(self, a: __m512, sign: __m512) -> __m512 {
-        avx512!({
-            let bit = _mm512_set1_ps(-0.0);
-            _mm512_or_ps(_mm512_and_ps(bit, sign), _mm512_andnot_ps(bit, a))
-        })
-    }
-
-    #[inline(always)]
     fn less(self, a: __m512, b: __m512) -> __mmask16 {
         avx512!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b))
     }
@@ -119,11 +111,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn is_nan(self, a: __m512) -> __mmask16 {
         avx512!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a))
-    }
-
-    #[inline(always)]
-    fn all(self, mask: __mmask16) -> bool {
-        mask == 0xffff
     }
 
     #[inline(always)]
@@ -177,15 +164,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn magnitude_bits(self, a: __m512) -> __m512i {
         avx512!(_mm512_castps_si512(_mm512_abs_ps(a)))
-    }
-
-    #[inline(always)]
-    fn store_i16(self, a: __m512i, out: &mut [i16]) {
-        let out = &mut out[..16];
-        avx512!(_mm256_storeu_si256(
-            out.as_mut_ptr().cast(),
-            _mm512_cvtepi32_epi16(a)
-        ))
     }
 
     #[inline(always)]

@@ -106,7 +106,7 @@ impl Dot for Avx512Int8 {
     #[inline(always)]
     unsafe fn gather<const P: usize>(self, at: impl Fn(usize, usize) -> *const i8) -> __m512i {
         avx512!(_mm512_cvtepi8_epi16(_mm256_setr_m128i(
-            two_outputs::<P>(|o, p| at(o, p)),
+            two_outputs::<P>(&at),
             two_outputs::<P>(|o, p| at(2 + o, p)),
         )))
     }
