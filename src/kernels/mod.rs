@@ -1,21 +1,17 @@
 //! Matrix products straight from centroids, and the vector functions around them.
 //!
-//! A linear weight `W[out_features, in_features]` exists only as codes. There are two ways to
-//! multiply with it, and neither ever builds `W`:
+//! A linear weight `W[out_features, in_features]` exists only as codes, and `W` is never built. The
+//! microkernel ([`micro`]) copies centroids from the codebook straight into registers and multiplies
+//! them with a few rows; where there are more rows, it leaves a small panel of what it looked up in
+//! the first-level cache for them ([`gemm`]).
 //!
-//! 1. **Tile decode + GEMM** ([`gemm`]): look up the codes of a panel of a few dozen outputs into a
-//!    buffer that stays in the L1 or L2 cache, multiply it with all rows, go on to the next panel.
-//! 2. **Lookup tables** ([`lut`], for a few rows): for every block of the input, the dot
-//!    products with all centroids make a table; an output is a sum of table entries.
-//!
-//! With `int8` activations every sum is an exact `i32`, so the two ways agree bit for bit and the
-//! number of rows may choose between them. With `f32` activations only way 1 is used, every output
-//! adds its products in the order of the input, and each row has accumulators of its own: a row's
-//! result depends neither on the other rows nor on the number of threads.
+//! With `int8` activations every sum is an exact `i32`. With `f32` activations an output adds its
+//! products in an order that depends on the instruction set alone. Either way a row has sums of
+//! its own: its result depends neither on the other rows nor on the number of threads.
 //!
 //! An instruction set is a token ([`Isa`]) that exists only where the processor has it. Algorithms
-//! are written once, over the small [`Micro`] trait; the file of an instruction set only fills that
-//! in.
+//! are written once, over the small traits [`dot::Dot`] (products) and [`simd::Simd`] (all between
+//! them); the file of an instruction set only fills those in.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "aarch64")]

@@ -10,11 +10,14 @@ mod norm;
 pub(super) mod tests;
 
 pub(super) use functions::exp2_of_negative;
-pub(crate) use norm::{Affine, layer_norm, normalize};
+#[cfg(any(test, feature = "convert"))]
+pub(crate) use norm::layer_norm;
+pub(crate) use norm::{Affine, normalize};
 pub(super) use norm::{add_row, norm_row};
 
-use super::Isa;
-use super::simd::{Op, Simd};
+use super::simd::Simd;
+#[cfg(any(test, feature = "convert"))]
+use super::{Isa, simd::Op};
 
 /// The activation functions of BERT and RoBERTa, under their names in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub(crate) enum Activation {
 }
 
 /// Applies an activation to every value. The absolute error is at most 4e-7 times max(1, |x|).
+#[cfg(any(test, feature = "convert"))]
 pub(crate) fn activate(isa: Isa, activation: Activation, values: &mut [f32]) {
     struct Activate<'a>(Activation, &'a mut [f32]);
 

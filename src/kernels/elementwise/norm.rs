@@ -17,6 +17,7 @@ pub(crate) struct Affine<'a> {
 }
 
 /// Layer norm of one row, in place: `(x - mean) / sqrt(variance + eps) * weight + bias`.
+#[cfg(any(test, feature = "convert"))]
 pub(crate) fn layer_norm(isa: Isa, row: &mut [f32], affine: Affine) {
     struct LayerNorm<'a>(&'a mut [f32], Affine<'a>);
 
