@@ -7,7 +7,7 @@ use super::aarch64::{dotprod::NeonDotprod, i8mm::NeonI8mm, neon::Neon};
 use super::portable::Portable;
 use super::simd::{Op, Simd};
 #[cfg(target_arch = "x86_64")]
-use super::x86::{avx2::Avx2, avx512::Avx512, vnni::Avx512Vnni};
+use super::x86::{avx2::Avx2, avx512::Avx512, vbmi::Avx512Vbmi, vnni::Avx512Vnni};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A token for an instruction set that this processor has.
@@ -24,6 +24,9 @@ pub(crate) enum Isa {
     /// The same with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    /// The same with VNNI and VBMI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vbmi(Avx512Vbmi),
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -47,6 +50,7 @@ impl Isa {
             all.extend(Avx2::new().map(Isa::Avx2));
             all.extend(Avx512::new().map(Isa::Avx512));
             all.extend(Avx512Vnni::new().map(Isa::Avx512Vnni));
+            all.extend(Avx512Vbmi::new().map(Isa::Avx512Vbmi));
         }
         #[cfg(target_arch = "aarch64")]
         {
@@ -67,6 +71,8 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vbmi(_) => "avx512-vbmi",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -87,7 +93,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => 100,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(_) => 200,
+            Isa::Avx512Vnni(_) | Isa::Avx512Vbmi(_) => 200,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => 40,
             #[cfg(target_arch = "aarch64")]
@@ -102,7 +108,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => 30,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) | Isa::Avx512Vnni(_) => 60,
+            Isa::Avx512(_) | Isa::Avx512Vnni(_) | Isa::Avx512Vbmi(_) => 60,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) | Isa::NeonDotprod(_) | Isa::NeonI8mm(_) => 20,
         }
@@ -119,6 +125,8 @@ impl Isa {
             Isa::Avx512(simd) => simd.run(op),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(token) => token.avx512().run(op),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vbmi(token) => token.vnni().avx512().run(op),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(simd) => simd.run(op),
             #[cfg(target_arch = "aarch64")]

@@ -3,7 +3,8 @@
 //! A linear weight `W[out_features, in_features]` exists only as codes, and `W` is never built. The
 //! microkernel ([`micro`]) copies centroids from the codebook straight into registers and multiplies
 //! them with a few rows; where there are more rows, it leaves a small panel of what it looked up in
-//! the first-level cache for them ([`gemm`]).
+//! the first-level cache for them ([`gemm`]). Where bytes can be looked up fast enough, up to three
+//! rows use tables of dot products instead (`lut`).
 //!
 //! With `int8` activations every sum is an exact `i32`. With `f32` activations an output adds its
 //! products in an order that depends on the instruction set alone. Either way a row has sums of
@@ -24,6 +25,8 @@ mod finish;
 pub(crate) mod fused;
 pub(crate) mod gemm;
 mod isa;
+#[cfg(target_arch = "x86_64")]
+mod lut;
 mod micro;
 mod output;
 mod portable;
@@ -73,6 +76,11 @@ macro_rules! dispatch_int8 {
                 let $dot = $crate::kernels::x86::vnni::VnniInt8(token);
                 $body
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vbmi(token) => {
+                let $dot = $crate::kernels::x86::vnni::VnniInt8(token.vnni());
+                $body
+            }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(token) => {
                 let $dot = $crate::kernels::aarch64::neon_dot::NeonInt8(token);
@@ -116,6 +124,11 @@ macro_rules! dispatch_f32 {
                 let $dot = $crate::kernels::x86::avx512_dot::Avx512F32(token.avx512());
                 $body
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vbmi(token) => {
+                let $dot = $crate::kernels::x86::avx512_dot::Avx512F32(token.vnni().avx512());
+                $body
+            }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(token) => {
                 let $dot = $crate::kernels::aarch64::neon_dot::NeonF32(token);
@@ -156,6 +169,12 @@ pub(crate) fn linear_int8(
     };
     let finish = finish::Int8(x);
     let threads = (threads, isa.int8_rate());
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Avx512Vbmi(token) = isa
+        && lut::suits(weights, x.rows())
+    {
+        return lut::linear(token, threads, weights, x, y);
+    }
     // A row of zeros more is a large part of a few rows.
     let narrow = x.rows() >= 4
         && matches!(weights.codes, Codes::Pq { book, .. } if book.looks_up() && book.narrow);

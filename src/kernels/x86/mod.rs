@@ -4,4 +4,5 @@ pub(super) mod avx2;
 pub(super) mod avx2_dot;
 pub(super) mod avx512;
 pub(super) mod avx512_dot;
+pub(super) mod vbmi;
 pub(super) mod vnni;
