@@ -16,11 +16,12 @@ pub struct Matmul {
 }
 
 impl Matmul {
-    /// One thread, the instruction set of `CENTROID_ISA` or the fastest.
+    /// One thread, the instruction set of `CENTROID_ISA` or the fastest. The values of the codebook are
+    /// small enough for the fastest kernel if it is `narrow`, and else use all of `int8`.
     ///
     /// # Errors
     /// If that instruction set is not there.
-    pub fn new(shape: [usize; 2], block: usize, rows: usize) -> Result<Self> {
+    pub fn new(shape: [usize; 2], block: usize, rows: usize, narrow: bool) -> Result<Self> {
         let [out_features, in_features] = shape;
         let mut state = 1u32;
         let mut next = || {
@@ -29,7 +30,9 @@ impl Matmul {
         };
         let codes = (0..out_features * in_features.div_ceil(block)).map(|_| next());
         let codes = codes.collect();
-        let centroids: Vec<i8> = (0..256 * block).map(|_| next() as i8 / 2).collect();
+        let largest = if narrow { 64 } else { 127 };
+        let mut centroid = || (next() as i8).clamp(-largest, largest);
+        let centroids: Vec<i8> = (0..256 * block).map(|_| centroid()).collect();
         let x: Vec<f32> = (0..rows * in_features)
             .map(|_| f32::from(next()) - 128.0)
             .collect();

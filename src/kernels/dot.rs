@@ -81,7 +81,7 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     /// Runs `op`, compiled for this instruction set.
     fn run<O: DotOp<Self>>(self, op: O);
 
-    /// An activation, ready to multiply.
+    /// An activation, ready to multiply: itself, where the types are the same.
     fn act(value: Self::Source) -> Self::Act;
     /// A weight, ready to multiply.
     fn cell(entry: Self::Entry) -> Self::Cell;

@@ -88,9 +88,6 @@ pub(crate) fn quantize(
     );
 }
 
-/// About what each value takes in all, on the slowest instruction set: 1 ns.
-const VALUES_PER_NANOSECOND: usize = 1;
-
 fn each_row<'a>(
     (isa, threads): (Isa, Threads),
     steps: impl Fn(usize) -> Steps<'a> + Sync,
@@ -104,7 +101,8 @@ fn each_row<'a>(
         quantized.reset(rows, columns);
         quantized.places()
     });
-    let nanoseconds = x.len() / VALUES_PER_NANOSECOND;
+    // About 1 ns a value.
+    let nanoseconds = x.len();
     let x = Shared::new(x);
     threads.each_for(rows, nanoseconds, |row| {
         let range = row * columns..(row + 1) * columns;

@@ -14,6 +14,7 @@
 //! Where a block of the input ends depends on nothing but the instruction set, and the rows of a
 //! call have sums of their own: in `f32`, too, a row's result is the same among any others.
 
+use std::any::TypeId;
 use std::cell::RefCell;
 
 use bytemuck::{Pod, Zeroable};
@@ -21,14 +22,14 @@ use bytemuck::{Pod, Zeroable};
 use super::dot::{Dot, DotOp, STEP, Sum};
 use super::entry::Entry;
 use super::finish::{Constants, Finish};
-use super::micro::{Block, Rows, micro};
-use super::output::Output;
+use super::micro::{Block, Micro, Rows};
+use super::shared::Shared;
 use super::source::{Lookup, Panel, Source, Stored};
 use super::{Codes, Threads, Weights};
 use crate::layout::{INT8_GROUP, TILE, Tile};
 
-/// Rows whose activations are used together: those of a block of 768 inputs take 147 kB as `i16`,
-/// a part of a second-level cache.
+/// Rows whose activations are used together: those of a block of 768 inputs take 74 kB as bytes and
+/// 147 kB as `i16`, a part of a second-level cache.
 const ROW_BLOCK: usize = 96;
 
 /// A cache line, so that vectors do not straddle two.
@@ -102,104 +103,97 @@ pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
         (from, (index + 1) * x.rows / blocks - from)
     };
     let mut buffer = ACTIVATIONS.take();
-    let acts = buffer.of::<D::Act>((x.rows + blocks * offset) * stride);
-    for index in 0..blocks {
-        let (from, count) = block(index);
-        let acts = &mut acts[(from + index * offset) * stride..];
+    let as_they_are = TypeId::of::<D::Act>() == TypeId::of::<D::Source>();
+    let acts = if as_they_are && !D::OFFSET && stride == columns && x.stride == columns {
+        bytemuck::cast_slice(&x.values[..x.rows * columns])
+    } else {
+        let acts = buffer.of::<D::Act>((x.rows + blocks * offset) * stride);
         let zero = D::act(D::Source::zeroed());
-        acts[..offset * stride].fill(zero);
-        let rows = acts[offset * stride..].chunks_exact_mut(stride);
-        for (row, acts) in rows.take(count).enumerate() {
-            let (used, fill) = acts.split_at_mut(columns);
-            let values = &x.values[(from + row) * x.stride..][..columns];
-            for (act, &value) in used.iter_mut().zip(values) {
-                *act = D::act(value);
+        for index in 0..blocks {
+            let (from, count) = block(index);
+            let acts = &mut acts[(from + index * offset) * stride..];
+            acts[..offset * stride].fill(zero);
+            let rows = acts[offset * stride..].chunks_exact_mut(stride);
+            for (row, acts) in rows.take(count).enumerate() {
+                let (used, fill) = acts.split_at_mut(columns);
+                let values = &x.values[(from + row) * x.stride..][..columns];
+                for (act, &value) in used.iter_mut().zip(values) {
+                    *act = D::act(value);
+                }
+                fill.fill(zero);
             }
-            fill.fill(zero);
         }
-    }
+        &*acts
+    };
 
-    let output = Output::new(y, weights.out_features);
+    let output = Shared::new(y);
     let tiles = Tile::count(weights.out_features);
     let work = x.rows * weights.out_features * columns;
-    let acts = &*acts;
     threads.each_for(tiles * blocks, work / rate, |item| {
         let (index, tile) = (item % blocks, item / blocks);
         let (row, count) = block(index);
         let first = row + index * offset;
         SCRATCH.with_borrow_mut(|scratch| {
-            dot.run(Task {
+            let Scratch {
+                panel,
+                sums,
+                filled,
+            } = scratch;
+            let product = Product::<D> {
                 weights,
-                finish,
-                output: &output,
                 tile: Tile::nth(tile, weights.out_features),
-                row,
                 count: count + offset,
                 acts: &acts[first * stride..][..(count + offset) * stride],
                 stride,
-                scratch,
+            };
+            let sums = sums.of::<D::Sum>(product.count * TILE);
+            sums.fill(D::Sum::zeroed());
+            product.multiply(dot, panel, filled, sums);
+            dot.run(Outputs {
+                constants: Constants::new(weights, product.tile),
+                finish,
+                output: &output,
+                first: row * weights.out_features + product.tile.first,
+                width: product.tile.width,
+                row,
+                sums,
+                out_features: weights.out_features,
             });
         });
     });
     ACTIVATIONS.set(buffer);
 }
 
-/// A tile and a block of rows.
-struct Task<'a, D: Dot, F> {
-    weights: &'a Weights<'a>,
+/// The outputs of a tile and a block of rows, from their sums.
+struct Outputs<'a, D: Dot, F> {
+    constants: Constants,
     finish: &'a F,
-    output: &'a Output<'a>,
-    tile: Tile,
-    /// The first row of the block.
+    /// `[rows][out_features]`
+    output: &'a Shared<'a, f32>,
+    /// Where the first one stands.
+    first: usize,
+    /// Outputs of a row.
+    width: usize,
     row: usize,
-    /// Rows of `acts`.
-    count: usize,
-    acts: &'a [D::Act],
-    stride: usize,
-    scratch: &'a mut Scratch,
+    /// `[rows][64]`, after a row of what is to be subtracted if there is an offset.
+    sums: &'a mut [D::Sum],
+    out_features: usize,
 }
 
-impl<D: Dot, F: Finish<D::Sum>> DotOp<D> for Task<'_, D, F> {
+impl<D: Dot, F: Finish<D::Sum>> DotOp<D> for Outputs<'_, D, F> {
     #[inline(always)]
-    fn eval(self, dot: D) {
-        // Not borrowed through `self`, which is shared below.
-        let Task {
-            weights,
-            finish,
-            output,
-            tile,
-            row: first,
-            count,
-            acts,
-            stride,
-            scratch,
-        } = self;
-        let Scratch {
-            panel,
-            sums,
-            filled,
-        } = scratch;
-        let sums = sums.of::<D::Sum>(count * TILE);
-        sums.fill(D::Sum::zeroed());
-        let product = Product {
-            weights,
-            tile,
-            count,
-            acts,
-            stride,
-        };
-        product.multiply(dot, panel, filled, sums);
-        let (offset, sums) = sums.split_at_mut(usize::from(D::OFFSET) * TILE);
-        let constants = Constants::new(weights, tile);
+    fn eval(self, _: D) {
+        let (offset, sums) = self.sums.split_at_mut(usize::from(D::OFFSET) * TILE);
         for (r, sums) in sums.chunks_exact_mut(TILE).enumerate() {
             if D::OFFSET {
                 for (sum, offset) in sums.iter_mut().zip(&*offset) {
                     *sum = sum.minus(*offset);
                 }
             }
+            let start = self.first + r * self.out_features;
             // SAFETY: a tile and a block of rows are handed to one thread.
-            let out = unsafe { output.block(first + r, tile.first, tile.width) };
-            finish.row(&constants, first + r, sums, out);
+            let out = unsafe { self.output.part(start..start + self.width) };
+            self.finish.row(&self.constants, self.row + r, sums, out);
         }
     }
 }
@@ -214,7 +208,6 @@ struct Product<'a, D: Dot> {
 }
 
 impl<D: Dot> Product<'_, D> {
-    #[inline(always)]
     fn multiply(&self, dot: D, panel: &mut Buffer, filled: &mut Buffer, sums: &mut [D::Sum]) {
         let weights = self.weights;
         let width = self.outputs();
@@ -239,7 +232,6 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// Outputs that are looked up: the tile's, filled up to whole groups.
-    #[inline(always)]
     fn outputs(&self) -> usize {
         self.tile.width.next_multiple_of(4 * D::OUTPUTS)
     }
@@ -247,7 +239,6 @@ impl<D: Dot> Product<'_, D> {
     /// The tile's units of `each` values for `block` inputs, as `[units][outputs()]`: in place, or
     /// copied with zeros where outputs or inputs are missing. Zero activations meet the fill of the
     /// input, and nobody reads the sums of the fill of the outputs.
-    #[inline(always)]
     fn fill<'a, T: Pod>(
         &self,
         values: &'a [T],
@@ -273,26 +264,25 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// All rows, the first ones with weights as they are looked up.
-    #[inline(always)]
     fn looked_up<S: Source<D>>(&self, dot: D, source: S, panel: &mut Buffer, sums: &mut [D::Sum]) {
         let chunks = Chunks::new::<D>(self.count);
         for (from, to) in self.blocks() {
             if chunks.count == 1 {
-                let few = self.count <= 3;
-                let group = if few { 4 } else { D::VECTORS } * D::OUTPUTS;
-                for first in (0..self.outputs()).step_by(group) {
-                    let (_, rows) = chunks.nth(0);
+                let rows = self.count;
+                // With so few rows there are registers for more outputs.
+                let vectors = if rows <= 2 { 4 } else { D::VECTORS };
+                for first in (0..self.outputs()).step_by(vectors * D::OUTPUTS) {
                     let block = self.block(source, (0, rows), (from, to), (from, first));
                     let sums = &mut sums[first..];
-                    match (few, D::VECTORS) {
-                        (true, _) => by_rows::<D, S, 4, false>(dot, rows, &block, &mut [], sums),
-                        (_, 2) => by_rows::<D, S, 2, false>(dot, rows, &block, &mut [], sums),
+                    match vectors {
+                        2 => by_rows::<D, S, 2, false>(dot, rows, &block, &mut [], sums),
                         _ => by_rows::<D, S, 4, false>(dot, rows, &block, &mut [], sums),
                     }
                 }
                 continue;
             }
             let steps = to - from;
+            let (_, rows) = chunks.nth(0);
             for start in (0..self.outputs()).step_by(D::PANEL) {
                 let outputs = D::PANEL.min(self.outputs() - start);
                 let cells = panel.of::<D::Cell>(outputs * steps * STEP);
@@ -300,7 +290,6 @@ impl<D: Dot> Product<'_, D> {
                 let groups = cells.chunks_exact_mut(group * steps * STEP);
                 for (g, keep) in groups.enumerate() {
                     let first = start + g * group;
-                    let (_, rows) = chunks.nth(0);
                     let block = self.block(source, (0, rows), (from, to), (from, first));
                     let sums = &mut sums[first..];
                     match D::VECTORS {
@@ -314,7 +303,6 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// Whatever has no lookup of its own: decoded one value at a time.
-    #[inline(always)]
     fn decoded(&self, dot: D, panel: &mut Buffer, sums: &mut [D::Sum]) {
         let chunks = Chunks::new::<D>(self.count);
         for (from, to) in self.blocks() {
@@ -344,7 +332,6 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// The rows from chunk `chunk` on, with a decoded panel.
-    #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn with_panel(
         &self,
@@ -370,7 +357,6 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// The blocks of the input, as ranges of steps.
-    #[inline(always)]
     fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<D> {
         let steps = self.stride / STEP;
         (0..steps.div_ceil(D::STEPS))
@@ -378,7 +364,6 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// Rows and steps `from..to` of the input, with a source whose steps start at `step`.
-    #[inline(always)]
     fn block<S>(
         &self,
         source: S,
@@ -411,14 +396,12 @@ impl Chunks {
     }
 
     /// The first row and how many.
-    #[inline(always)]
     fn nth(&self, index: usize) -> (usize, usize) {
         let from = index * self.rows / self.count;
         (from, (index + 1) * self.rows / self.count - from)
     }
 }
 
-#[inline(always)]
 fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
     dot: D,
     rows: usize,
@@ -426,13 +409,23 @@ fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
     keep: &mut [D::Cell],
     sums: &mut [D::Sum],
 ) {
+    macro_rules! run {
+        ($rows:literal) => {
+            dot.run(Micro::<D, S, $rows, V, KEEP> {
+                block,
+                keep,
+                sums,
+                width: TILE,
+            })
+        };
+    }
     match rows {
-        1 => micro::<D, S, 1, V, KEEP>(dot, block, keep, sums, TILE),
-        2 => micro::<D, S, 2, V, KEEP>(dot, block, keep, sums, TILE),
-        3 => micro::<D, S, 3, V, KEEP>(dot, block, keep, sums, TILE),
-        4 => micro::<D, S, 4, V, KEEP>(dot, block, keep, sums, TILE),
-        5 => micro::<D, S, 5, V, KEEP>(dot, block, keep, sums, TILE),
-        6 => micro::<D, S, 6, V, KEEP>(dot, block, keep, sums, TILE),
+        1 => run!(1),
+        2 => run!(2),
+        3 => run!(3),
+        4 => run!(4),
+        5 => run!(5),
+        6 => run!(6),
         _ => unreachable!("a microkernel takes 1 to 6 rows"),
     }
 }

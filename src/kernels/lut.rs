@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use bytemuck::Zeroable;
 
 use super::finish::{Constants, Finish, Int8};
-use super::output::Output;
+use super::shared::Shared;
 use super::x86::vbmi::{Avx512Vbmi, Table};
 use super::{Codes, QuantizedRows, Threads, Weights};
 use crate::layout::{TILE, Tile};
@@ -69,7 +69,7 @@ pub(super) fn linear(
     }
 
     let tables = &buffer[..rows * blocks];
-    let output = Output::new(y, weights.out_features);
+    let output = Shared::new(y);
     let tiles = Tile::count(weights.out_features);
     let work = rows * weights.out_features * columns;
     let finish = Int8(x);
@@ -89,8 +89,9 @@ pub(super) fn linear(
         for (tile, sums) in tiles.zip(&sums) {
             let constants = Constants::new(weights, tile);
             for (row, sums) in sums[..rows].iter().enumerate() {
+                let start = row * weights.out_features + tile.first;
                 // SAFETY: a tile is handed to one thread.
-                let out = unsafe { output.block(row, tile.first, tile.width) };
+                let out = unsafe { output.part(start..start + tile.width) };
                 finish.row(&constants, row, sums, out);
             }
         }

@@ -28,7 +28,6 @@ mod isa;
 #[cfg(target_arch = "x86_64")]
 mod lut;
 mod micro;
-mod output;
 mod portable;
 mod portable_dot;
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub(super) unsafe trait Source<D: Dot>: Copy {
 pub(super) struct Lookup<'a, E, const B: usize> {
     codes: &'a [u8],
     width: usize,
+    steps: usize,
     table: &'a [E],
 }
 
@@ -45,6 +46,7 @@ impl<'a, E, const B: usize> Lookup<'a, E, B> {
         Self {
             codes,
             width,
+            steps: codes.len() / width * B / STEP,
             table,
         }
     }
@@ -55,7 +57,7 @@ impl<'a, E, const B: usize> Lookup<'a, E, B> {
 unsafe impl<D: Dot, const B: usize> Source<D> for Lookup<'_, D::Entry, B> {
     #[inline(always)]
     fn steps(&self) -> usize {
-        self.codes.len() / self.width * B / STEP
+        self.steps
     }
 
     #[inline(always)]
@@ -126,6 +128,7 @@ unsafe fn word<D: Dot>(codes: *const u8) -> u64 {
 pub(super) struct Stored<'a, E> {
     values: &'a [E],
     width: usize,
+    steps: usize,
 }
 
 impl<E> Clone for Stored<'_, E> {
@@ -138,7 +141,11 @@ impl<E> Copy for Stored<'_, E> {}
 
 impl<'a, E> Stored<'a, E> {
     pub(super) fn new(values: &'a [E], width: usize) -> Self {
-        Self { values, width }
+        Self {
+            values,
+            width,
+            steps: values.len() / (width * STEP),
+        }
     }
 }
 
@@ -146,7 +153,7 @@ impl<'a, E> Stored<'a, E> {
 unsafe impl<D: Dot> Source<D> for Stored<'_, D::Entry> {
     #[inline(always)]
     fn steps(&self) -> usize {
-        self.values.len() / (self.width * STEP)
+        self.steps
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use half::f16;
 use proptest::prelude::*;
 
+use super::weights::NARROW;
 use super::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero, reference};
 use crate::layout::INT8_GROUP;
 
@@ -28,22 +29,47 @@ impl Random {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Pq { block: usize },
+    Pq {
+        block: usize,
+        centroids: usize,
+    },
+    /// 256 centroids within [`NARROW`].
+    Narrow {
+        block: usize,
+    },
     Int4,
     Int8,
     F16,
     F32,
 }
 
-const KINDS: [Kind; 12] = [
-    Kind::Pq { block: 1 },
-    Kind::Pq { block: 2 },
-    Kind::Pq { block: 3 },
-    Kind::Pq { block: 4 },
-    Kind::Pq { block: 5 },
-    Kind::Pq { block: 8 },
-    Kind::Pq { block: 16 },
-    Kind::Pq { block: 25 },
+const fn pq(block: usize) -> Kind {
+    let centroids = 256;
+    Kind::Pq { block, centroids }
+}
+
+const KINDS: [Kind; 18] = [
+    pq(1),
+    pq(2),
+    pq(3),
+    pq(4),
+    pq(5),
+    pq(8),
+    pq(16),
+    pq(25),
+    // Filled up to 256, and too few for that.
+    Kind::Pq {
+        block: 8,
+        centroids: 64,
+    },
+    Kind::Pq {
+        block: 8,
+        centroids: 5,
+    },
+    Kind::Narrow { block: 2 },
+    Kind::Narrow { block: 4 },
+    Kind::Narrow { block: 8 },
+    Kind::Narrow { block: 16 },
     Kind::Int4,
     Kind::Int8,
     Kind::F16,
@@ -95,15 +121,34 @@ impl Case {
             bias: None,
         };
         match kind {
-            Kind::Pq { block } => {
+            Kind::Pq { block, centroids } => {
                 case.book = if seed.is_multiple_of(2) {
-                    Codebook::from_int8(&int8(256 * block), block, 0.01)
+                    Codebook::from_int8(&int8(centroids * block), block, 0.01)
                 } else {
-                    let values: Vec<_> = (0..256 * block)
+                    let values: Vec<_> = (0..centroids * block)
                         .map(|_| f16::from_f32(random.float()))
                         .collect();
                     Codebook::from_f16(&values, block)
                 };
+                let n = out_features * in_features.div_ceil(block);
+                let code = |r: u64| (r % centroids as u64) as u8;
+                case.bytes = (0..n).map(|_| code(random.next())).collect();
+            }
+            Kind::Narrow { block } => {
+                let mut values = int8(256 * block);
+                for pair in values.as_chunks_mut::<2>().0 {
+                    // At the limit, whatever the first one is.
+                    let rest = NARROW as i32 - i32::from(pair[0]).abs();
+                    let rest = if extreme {
+                        rest
+                    } else {
+                        rest * random.int8() as i32 / 127
+                    };
+                    let sign = i32::from(pair[0].signum());
+                    pair[1] = (sign * rest).clamp(-127, 127) as i8;
+                }
+                case.book = Codebook::from_int8(&values, block, 0.01);
+                assert!(case.book.narrow);
                 let n = out_features * in_features.div_ceil(block);
                 case.bytes = (0..n).map(|_| random.next() as u8).collect();
             }
@@ -154,7 +199,7 @@ impl Case {
     fn weights(&self, int8: bool) -> Weights<'_> {
         let book = &self.book;
         let (codes, scale) = match self.kind {
-            Kind::Pq { .. } | Kind::Int4 => (
+            Kind::Pq { .. } | Kind::Narrow { .. } | Kind::Int4 => (
                 Codes::Pq {
                     codes: &self.bytes,
                     book,
@@ -195,26 +240,30 @@ fn check(case: &Case, rows: usize, seed: u64) {
     let x: Vec<f32> = (0..rows * case.in_features)
         .map(|_| random.float())
         .collect();
-    let quantized = QuantizedRows::quantize(&x, case.in_features);
+    check_with(case, &x);
+}
+
+fn check_with(case: &Case, x: &[f32]) {
+    let rows = x.len() / case.in_features;
+    let quantized = QuantizedRows::quantize(x, case.in_features);
     let what = (case.kind, case.out_features, case.in_features, rows);
+    let int8 = case.has_int8().then(|| {
+        let weights = case.weights(true);
+        let expected = bits(&reference::linear_int8(&weights, &quantized));
+        (weights, expected)
+    });
+    let weights = case.weights(false);
+    let expected = reference::linear_f32(&weights, x);
     for isa in Isa::available() {
-        for threads in [1, 2] {
-            let threads = Threads(threads);
+        for threads in [1, 2].map(Threads) {
             let mut y = vec![f32::NAN; rows * case.out_features];
-            if case.has_int8() {
-                let weights = case.weights(true);
-                super::linear_int8(isa, threads, &weights, &quantized, &mut y);
-                let expected = reference::linear_int8(&weights, &quantized);
-                assert_eq!(bits(&y), bits(&expected), "{} {what:?}", isa.name());
+            if let Some((weights, expected)) = &int8 {
+                super::linear_int8(isa, threads, weights, &quantized, &mut y);
+                assert_eq!(bits(&y), *expected, "{} {what:?}", isa.name());
             }
-            let weights = case.weights(false);
             y.fill(f32::NAN);
-            super::linear_f32(isa, threads, &weights, &x, &mut y);
-            for (i, (&y, (exact, magnitude))) in y
-                .iter()
-                .zip(reference::linear_f32(&weights, &x))
-                .enumerate()
-            {
+            super::linear_f32(isa, threads, &weights, x, &mut y);
+            for (i, (&y, &(exact, magnitude))) in y.iter().zip(&expected).enumerate() {
                 // n additions in f32, each off by half a unit in the last place at most.
                 let bound = magnitude * 6e-8 * (case.in_features as f64 + 4.0) + 1e-30;
                 let error = (f64::from(y) - exact).abs();
@@ -258,7 +307,7 @@ fn products_equal_the_reference_around_block_edges() {
 fn products_equal_the_reference_for_every_number_of_rows() {
     for kind in KINDS {
         let case = Case::new(kind, 41, 19, 6, false);
-        for rows in 1..=17 {
+        for rows in 1..=70 {
             check(&case, rows, rows as u64);
         }
         // Wide enough for the lookup tables.
@@ -270,14 +319,56 @@ fn products_equal_the_reference_for_every_number_of_rows() {
 }
 
 #[test]
+fn products_equal_the_reference_around_blocks_of_rows() {
+    for kind in KINDS {
+        let case = Case::new(kind, 67, 40, 3, false);
+        for rows in [95, 96, 97, 191, 192, 193] {
+            check(&case, rows, rows as u64);
+        }
+    }
+}
+
+#[test]
+fn products_equal_the_reference_around_blocks_of_the_input() {
+    for kind in KINDS {
+        for (seed, columns) in [760, 767, 768, 769, 776, 784, 1536, 1545]
+            .into_iter()
+            .enumerate()
+        {
+            let case = Case::new(kind, 66, columns, seed as u64, false);
+            check(&case, [1, 2, 3, 5, 8, 13][seed % 6], seed as u64);
+        }
+    }
+}
+
+/// Every pair of weights at the limit, with the largest activations there are: where a saturating
+/// sum would show.
+#[test]
+fn the_widest_narrow_pairs_do_not_saturate() {
+    for block in [2, 4, 8, 16] {
+        for (pair, x) in [
+            ([127, 1], 1.0),
+            ([64, 64], 1.0),
+            ([-64, -64], 1.0),
+            ([-1, -127], -1.0),
+        ] {
+            let mut case = Case::new(Kind::Narrow { block }, 70, 800, 0, true);
+            case.book = Codebook::from_int8(&pair.repeat(128 * block), block, 0.01);
+            assert!(case.book.narrow);
+            check_with(&case, &[x; 7 * 800]);
+        }
+    }
+}
+
+#[test]
 fn the_widest_extreme_sum_does_not_overflow() {
-    for kind in [Kind::Pq { block: 8 }, Kind::Int8] {
+    for kind in [pq(8), Kind::Int8] {
         for (seed, out) in [(0, 2), (0, 256)] {
             let mut case = Case::new(kind, out, 1 << 16, seed, true);
             // All of one sign: the sum is 65,536 * 127 * 127, and as much again by the zero point.
             case.int8.fill(127);
             case.zeros = case.zeros.map(|z| vec![-127; z.len()]);
-            if let Kind::Pq { block } = kind {
+            if let Kind::Pq { block, .. } = kind {
                 case.book = Codebook::from_int8(&vec![127; 256 * block], block, 0.01);
             }
             let x = vec![1.0; 1 << 16];
@@ -353,7 +444,7 @@ fn rows_of_zeros_and_non_finite_rows_are_defined() {
     assert_eq!(q.scale(0), 0.0);
     assert!(q.scale(1).is_nan() && q.scale(2).is_nan());
     assert!(q.scale(3).is_finite());
-    let case = Case::new(Kind::Pq { block: 8 }, 9, 10, 0, false);
+    let case = Case::new(pq(8), 9, 10, 0, false);
     let weights = case.weights(true);
     let mut y = vec![0.0; 4 * 9];
     for isa in Isa::available() {

@@ -13,8 +13,8 @@ pub(crate) struct Threads(pub(crate) usize);
 /// help: 0.2 us if the last time was at most 0.1 ms ago, as between the products of a forward pass;
 /// 1 to 4 us after 1 ms and 3 to 12 us after 10 ms, when the other thread has to be woken. So a job of
 /// this size loses little if no help comes, and one product of a single token (20 us for 768 x 768)
-/// is not shared out.
-const WORTH_A_THREAD: usize = 30_000;
+/// is not shared out. The tests share out whatever takes a nanosecond.
+const WORTH_A_THREAD: usize = if cfg!(test) { 1 } else { 30_000 };
 
 impl Threads {
     /// Calls `f` for each of `0..items`, each one once, in any order. `nanoseconds` is about what

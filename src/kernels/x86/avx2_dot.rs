@@ -131,8 +131,8 @@ macro_rules! int8 {
                 at: impl Fn(usize, usize) -> *const i8,
             ) -> __m256i {
                 avx2!(_mm256_set_m128i(
-                    half::<P>(|o, p| at(o + 2, p)),
-                    half::<P>(at)
+                    two_outputs::<P>(|o, p| at(o + 2, p)),
+                    two_outputs::<P>(at)
                 ))
             }
         }
@@ -152,13 +152,15 @@ int8!(
     products: |w, x| _mm256_maddubs_epi16(x, w),
 );
 
-/// Two outputs, in pieces.
+/// `P` pieces of `8 / P` bytes of two outputs, one output after the other.
 ///
 /// # Safety
 /// - The processor has AVX2.
 /// - `P` is 1, 2 or 4, and `8 / P` bytes can be read at each place.
 #[inline(always)]
-unsafe fn half<const P: usize>(at: impl Fn(usize, usize) -> *const i8) -> __m128i {
+pub(super) unsafe fn two_outputs<const P: usize>(
+    at: impl Fn(usize, usize) -> *const i8,
+) -> __m128i {
     // SAFETY: the caller's contract.
     unsafe {
         match P {

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2_dot::two_outputs;
 use super::avx512::Avx512;
 use crate::kernels::dot::{Dot, DotOp};
 
@@ -123,41 +124,6 @@ pub(super) unsafe fn add_to(out: &mut [i32], sums: __m512i) {
         out,
         _mm512_add_epi32(_mm512_loadu_si512(out), sums)
     ))
-}
-
-/// `P` pieces of `8 / P` bytes of two outputs, one output after the other.
-///
-/// # Safety
-/// - The processor has AVX.
-/// - `P` is 1, 2 or 4, and `8 / P` bytes can be read at each place.
-#[inline(always)]
-pub(super) unsafe fn two_outputs<const P: usize>(
-    at: impl Fn(usize, usize) -> *const i8,
-) -> __m128i {
-    avx512!(match P {
-        1 => {
-            let low = _mm_loadl_epi64(at(0, 0).cast());
-            let both = _mm_loadh_pd(_mm_castsi128_pd(low), at(1, 0).cast());
-            _mm_castpd_si128(both)
-        }
-        2 => {
-            let four = |o, p| at(o, p).cast::<i32>().read_unaligned();
-            _mm_setr_epi32(four(0, 0), four(0, 1), four(1, 0), four(1, 1))
-        }
-        _ => {
-            let two = |o, p| at(o, p).cast::<i16>().read_unaligned();
-            _mm_setr_epi16(
-                two(0, 0),
-                two(0, 1),
-                two(0, 2),
-                two(0, 3),
-                two(1, 0),
-                two(1, 1),
-                two(1, 2),
-                two(1, 3),
-            )
-        }
-    })
 }
 
 /// `f32` with fused multiply-add.

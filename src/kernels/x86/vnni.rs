@@ -3,8 +3,9 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2_dot::two_outputs;
 use super::avx512::Avx512;
-use super::avx512_dot::{add_to, two_outputs};
+use super::avx512_dot::add_to;
 use crate::kernels::dot::{Dot, DotOp};
 
 /// A processor with AVX-512 F, BW, DQ, VL and VNNI.
