@@ -5,58 +5,15 @@
 //! with an entry for each text. Buffers of the forward pass have a row of `hidden` values for each
 //! token, and more than one of them would not fit into the bounds here.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::Path;
 
 use centroid::convert::{Conversion, ConvertOptions, Plan};
 use centroid::{Artifact, Mode, Options, Scheme, SentenceEmbedder, TextClassifier};
 
-struct Counting;
-
-thread_local! {
-    /// Allocations of this thread, and their bytes.
-    static COUNT: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
-}
-
-fn count(bytes: usize) {
-    // A thread that is ending has no counter.
-    let _ = COUNT.try_with(|count| {
-        let [calls, total] = count.get();
-        count.set([calls + 1, total + bytes]);
-    });
-}
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: the caller's duty.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's duty.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size);
-        // SAFETY: the caller's duty.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Allocations of `call`, and their bytes.
-fn allocations<T>(call: impl FnOnce() -> T) -> [usize; 2] {
-    let before = COUNT.get();
-    let result = call();
-    let after = COUNT.get();
-    drop(result);
-    [after[0] - before[0], after[1] - before[1]]
+/// Allocations of `call` on this thread, and their bytes.
+fn allocations(call: impl FnOnce()) -> [usize; 2] {
+    let info = allocation_counter::measure(call);
+    [info.count_total as usize, info.bytes_total as usize]
 }
 
 fn path(part: &str) -> std::path::PathBuf {
