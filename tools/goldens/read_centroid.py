@@ -24,6 +24,7 @@ import struct
 import sys
 
 import numpy as np
+import read_tables
 
 NONE = 0xFFFFFFFF
 OPTIONAL = 1
@@ -32,11 +33,12 @@ GROUPS = {1: "ffn", 2: "attention", 3: "embedding", 4: "position", 5: "head", 6:
 LAYOUTS = {1: "vector", 2: "rows", 3: "tiles"}
 SCHEMES = {1: "f32", 2: "f16", 3: "pq", 4: "int8", 5: "int4"}
 F32, F16, CODES, CODEBOOK_INT8, CODEBOOK_F16, ROW_SCALES, INT8, INT4, ZERO_POINTS = range(1, 10)
-TOKENIZER, LABELS = 16, 17
+TOKENIZER, LABELS, TABLES = 16, 17, 18
 KINDS = {
     F32: "f32 values", F16: "f16 values", CODES: "codes", CODEBOOK_INT8: "int8 codebook",
     CODEBOOK_F16: "f16 codebook", ROW_SCALES: "row scales", INT8: "int8 values",
     INT4: "int4 values", ZERO_POINTS: "zero points", TOKENIZER: "tokenizer", LABELS: "labels",
+    TABLES: "tokenizer tables",
 }  # fmt: skip
 ENCODER_FIELDS = (
     "family vocab_size hidden layers heads intermediate positions position_offset type_vocab "
@@ -383,7 +385,7 @@ def load(path):
 
     single = {}
     for section in sections:
-        if section.kind in (TOKENIZER, LABELS):
+        if section.kind in (TOKENIZER, LABELS, TABLES):
             need(section.kind not in single, f"two sections of {KINDS[section.kind]}")
             single[section.kind] = section.data
             section.used = True
@@ -393,9 +395,15 @@ def load(path):
         cursor = Cursor(single[LABELS], "labels")
         labels = cursor.vec(cursor.string)
         cursor.end()
-    need(TOKENIZER in single, "there is no tokenizer")
+    need((TOKENIZER in single) != (TABLES in single), "not one tokenizer in one form")
     config = read_encoder(*model, tensors, labels)
-    tokenizer = json.loads(single[TOKENIZER])
+    if TABLES in single:
+        try:
+            tokenizer = read_tables.tokenizer(single[TABLES])
+        except read_tables.Invalid as error:
+            raise Invalid(error) from None
+    else:
+        tokenizer = json.loads(single[TOKENIZER])
     return Model(config, tensors, sections, labels, tokenizer, provenance or {})
 
 
