@@ -14,14 +14,18 @@ fn matmul(c: &mut Criterion) {
             let mut group =
                 c.benchmark_group(format!("{out_features}x{in_features} block {block}"));
             for rows in [1, 2, 3, 4, 6, 7, 8, 16, 32, 128] {
-                for (name, narrow) in [("int8", false), ("int8, narrow codebook", true)] {
-                    let mut matmul = Matmul::new(shape, block, rows, narrow).unwrap();
+                for (name, largest) in [
+                    ("int8", 127),
+                    ("int8, up to 64", 64),
+                    ("int8, up to 32", 32),
+                ] {
+                    let mut matmul = Matmul::new(shape, block, rows, largest).unwrap();
                     group.throughput(Throughput::Elements(matmul.work()));
                     group.bench_function(BenchmarkId::new(name, rows), |b| {
                         b.iter(|| black_box(matmul.int8()))
                     });
                 }
-                let mut matmul = Matmul::new(shape, block, rows, false).unwrap();
+                let mut matmul = Matmul::new(shape, block, rows, 32).unwrap();
                 group.bench_function(BenchmarkId::new("exact", rows), |b| {
                     b.iter(|| black_box(matmul.exact()))
                 });

@@ -2,7 +2,7 @@
 //! `benches/tokenizer.rs`. Not part of the public interface.
 
 use crate::error::Result;
-use crate::kernels::{Codebook, Codes, Isa, QuantizedRows, Threads, Weights, Zero};
+use crate::kernels::{Codebook, Codes, Isa, Offsets, QuantizedRows, Threads, Weights, Zero};
 
 /// A weight `[out_features, in_features]` of generated codes, and inputs for it.
 pub struct Matmul {
@@ -10,6 +10,7 @@ pub struct Matmul {
     shape: [usize; 2],
     codes: Vec<u8>,
     book: Codebook,
+    offsets: Offsets,
     x: Vec<f32>,
     quantized: QuantizedRows,
     y: Vec<f32>,
@@ -17,11 +18,11 @@ pub struct Matmul {
 
 impl Matmul {
     /// One thread, the instruction set of `CENTROID_ISA` or the fastest. The values of the codebook are
-    /// small enough for the fastest kernel if it is `narrow`, and else use all of `int8`.
+    /// at most `largest`: up to 32 and up to 64 there are faster kernels on some processors.
     ///
     /// # Errors
     /// If that instruction set is not there.
-    pub fn new(shape: [usize; 2], block: usize, rows: usize, narrow: bool) -> Result<Self> {
+    pub fn new(shape: [usize; 2], block: usize, rows: usize, largest: i8) -> Result<Self> {
         let [out_features, in_features] = shape;
         let mut state = 1u32;
         let mut next = || {
@@ -30,7 +31,6 @@ impl Matmul {
         };
         let codes = (0..out_features * in_features.div_ceil(block)).map(|_| next());
         let codes = codes.collect();
-        let largest = if narrow { 64 } else { 127 };
         let mut centroid = || (next() as i8).clamp(-largest, largest);
         let centroids: Vec<i8> = (0..256 * block).map(|_| centroid()).collect();
         let x: Vec<f32> = (0..rows * in_features)
@@ -41,6 +41,7 @@ impl Matmul {
             shape,
             codes,
             book: Codebook::from_int8(&centroids, block, 0.01),
+            offsets: Offsets::new(),
             quantized: QuantizedRows::quantize(&x, in_features),
             x,
             y: vec![0.0; rows * out_features],
@@ -54,7 +55,7 @@ impl Matmul {
 
     /// With `int8` activations.
     pub fn int8(&mut self) -> f32 {
-        let weights = weights(self.shape, &self.codes, &self.book);
+        let weights = weights(self.shape, &self.codes, &self.book, &self.offsets);
         let x = &self.quantized;
         crate::kernels::linear_int8(self.isa, Threads(1), &weights, x, &mut self.y);
         self.y[0]
@@ -62,13 +63,18 @@ impl Matmul {
 
     /// With `f32` activations.
     pub fn exact(&mut self) -> f32 {
-        let weights = weights(self.shape, &self.codes, &self.book);
+        let weights = weights(self.shape, &self.codes, &self.book, &self.offsets);
         crate::kernels::linear_f32(self.isa, Threads(1), &weights, &self.x, &mut self.y);
         self.y[0]
     }
 }
 
-fn weights<'a>(shape: [usize; 2], codes: &'a [u8], book: &'a Codebook) -> Weights<'a> {
+fn weights<'a>(
+    shape: [usize; 2],
+    codes: &'a [u8],
+    book: &'a Codebook,
+    offsets: &'a Offsets,
+) -> Weights<'a> {
     Weights {
         out_features: shape[0],
         in_features: shape[1],
@@ -77,6 +83,7 @@ fn weights<'a>(shape: [usize; 2], codes: &'a [u8], book: &'a Codebook) -> Weight
         row_scale: None,
         zero: Zero::Tensor(0),
         bias: None,
+        offsets: Some(offsets),
     }
 }
 

@@ -185,6 +185,7 @@ impl<'a> Calibration<'a> {
             row_scale: None,
             zero: Zero::Tensor(0),
             bias,
+            offsets: None,
         };
         kernels::linear_f32(self.isa, self.threads, &weights, x, y);
     }

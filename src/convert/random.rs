@@ -176,6 +176,8 @@ impl Weights {
     /// Weights of standard deviation 0.02, as BERT is initialised; norms near 1.
     pub(super) fn draw(&mut self, tensor: &NewTensor, planned: &PlannedTensor) -> NewValues {
         const DEVIATION: f32 = 0.02;
+        /// Standard deviation of int8 centroids.
+        const NARROW: f32 = 13.0;
         let (rows, columns) = tensor.matrix();
         let n = rows * columns;
         let plan: &GroupPlan = &planned.plan;
@@ -212,8 +214,8 @@ impl Weights {
                         .for_each(|b| *b = (u16::from(*b) * k / 256) as u8);
                 }
                 let entries = plan.centroids * plan.block;
-                // Of 256 and more normal draws the largest is about three deviations.
-                let mut int8 = |_| (rng.normal() * 42.0).clamp(-127.0, 127.0) as i8;
+                // As narrow as the converter would make it: two neighbours add up to 64 at most.
+                let mut int8 = |_| (rng.normal() * NARROW).clamp(-32.0, 32.0) as i8;
                 let codebook = match plan.centroid_type {
                     CentroidType::F16 => NewCodebook::F16(
                         (0..entries)
@@ -222,7 +224,7 @@ impl Weights {
                     ),
                     _ => NewCodebook::Int8 {
                         values: (0..entries).map(&mut int8).collect(),
-                        scale: DEVIATION / 42.0,
+                        scale: DEVIATION / NARROW,
                     },
                 };
                 NewValues::Pq {

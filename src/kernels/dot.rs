@@ -24,7 +24,7 @@ pub(crate) trait DotOp<D> {
 }
 
 /// A sum of products: `i32`, exact, or `f32`.
-pub(crate) trait Sum: Pod {
+pub(crate) trait Sum: Pod + Sync {
     fn minus(self, other: Self) -> Self;
 }
 
@@ -77,6 +77,8 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     const PANEL: usize;
     /// Whether sums come out too large by what a row of zeros yields.
     const OFFSET: bool = false;
+    /// Whether two steps at once are less work than one after the other.
+    const DEEP: bool = false;
 
     /// Runs `op`, compiled for this instruction set.
     fn run<O: DotOp<Self>>(self, op: O);
@@ -90,6 +92,12 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
 
     /// `acc + w . x`
     fn dot(self, acc: Self::Acc, w: Self::W, x: Self::X) -> Self::Acc;
+
+    /// `acc + w[0] . x[0] + w[1] . x[1]`
+    #[inline(always)]
+    fn dot_two(self, acc: Self::Acc, w: [Self::W; 2], x: [Self::X; 2]) -> Self::Acc {
+        self.dot(self.dot(acc, w[0], x[0]), w[1], x[1])
+    }
 
     /// The sums of row `row` (below `PAIR`) with `V * OUTPUTS` outputs are added to `out`.
     fn reduce<const V: usize>(self, acc: [Self::Acc; V], row: usize, out: &mut [Self::Sum]);

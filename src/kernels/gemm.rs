@@ -95,16 +95,18 @@ pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
 ) {
     let (steps, columns) = (steps(weights), weights.in_features);
     let stride = steps * STEP;
-    let offset = usize::from(D::OFFSET);
+    let known = weights.offsets.filter(|_| D::OFFSET).and_then(|o| o.get());
+    let known: Option<&[D::Sum]> = known.map(|offsets| bytemuck::cast_slice(offsets));
+    let offset = usize::from(D::OFFSET && known.is_none());
     let blocks = x.rows.div_ceil(ROW_BLOCK);
-    // With an offset, every block of rows starts with a row of zeros.
+    // As long as offsets are not known, every block of rows starts with a row of zeros.
     let block = |index: usize| {
         let from = index * x.rows / blocks;
         (from, (index + 1) * x.rows / blocks - from)
     };
     let mut buffer = ACTIVATIONS.take();
     let as_they_are = TypeId::of::<D::Act>() == TypeId::of::<D::Source>();
-    let acts = if as_they_are && !D::OFFSET && stride == columns && x.stride == columns {
+    let acts = if as_they_are && offset == 0 && stride == columns && x.stride == columns {
         bytemuck::cast_slice(&x.values[..x.rows * columns])
     } else {
         let acts = buffer.of::<D::Act>((x.rows + blocks * offset) * stride);
@@ -126,6 +128,8 @@ pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
         &*acts
     };
 
+    let mut found = vec![0; if offset == 1 { weights.out_features } else { 0 }];
+    let offsets = Shared::new(&mut found);
     let output = Shared::new(y);
     let tiles = Tile::count(weights.out_features);
     let work = x.rows * weights.out_features * columns;
@@ -158,10 +162,18 @@ pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
                 row,
                 sums,
                 out_features: weights.out_features,
+                known: known.map(|known| &known[product.tile.first..][..product.tile.width]),
+                found: (offset == 1 && index == 0).then_some((&offsets, product.tile.first)),
             });
         });
     });
     ACTIVATIONS.set(buffer);
+    if let Some(offsets) = weights.offsets
+        && offset == 1
+    {
+        // Another call may have been faster, with the same numbers.
+        let _ = offsets.set(found.into());
+    }
 }
 
 /// The outputs of a tile and a block of rows, from their sums.
@@ -175,18 +187,29 @@ struct Outputs<'a, D: Dot, F> {
     /// Outputs of a row.
     width: usize,
     row: usize,
-    /// `[rows][64]`, after a row of what is to be subtracted if there is an offset.
+    /// `[rows][64]`, after a row of what is to be subtracted if there is an offset that is not known.
     sums: &'a mut [D::Sum],
     out_features: usize,
+    /// What is to be subtracted from each output, where it is known.
+    known: Option<&'a [D::Sum]>,
+    /// Where it goes to be known: all outputs, and the first of these.
+    found: Option<(&'a Shared<'a, i32>, usize)>,
 }
 
 impl<D: Dot, F: Finish<D::Sum>> DotOp<D> for Outputs<'_, D, F> {
     #[inline(always)]
     fn eval(self, _: D) {
-        let (offset, sums) = self.sums.split_at_mut(usize::from(D::OFFSET) * TILE);
+        let unknown = D::OFFSET && self.known.is_none();
+        let (first, sums) = self.sums.split_at_mut(usize::from(unknown) * TILE);
+        if let Some((found, at)) = self.found {
+            // SAFETY: of all blocks of rows only the first hands the offsets of its tile on.
+            let found = unsafe { found.part(at..at + self.width) };
+            found.copy_from_slice(bytemuck::cast_slice(&first[..self.width]));
+        }
+        let offsets = self.known.unwrap_or(first);
         for (r, sums) in sums.chunks_exact_mut(TILE).enumerate() {
             if D::OFFSET {
-                for (sum, offset) in sums.iter_mut().zip(&*offset) {
+                for (sum, offset) in sums.iter_mut().zip(offsets) {
                     *sum = sum.minus(*offset);
                 }
             }

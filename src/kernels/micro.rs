@@ -84,8 +84,7 @@ impl<D: Dot, S: Source<D>, const R: usize, const V: usize, const KEEP: bool> Dot
         // SAFETY: for all of the rows, as asserted above.
         let x = unsafe { rows.values.as_ptr().add(rows.start) };
         let keep = keep.as_mut_ptr();
-        let mut acc = [[dot.zero(); V]; R];
-        for step in 0..steps {
+        let weights = |step: usize| {
             // SAFETY: the step and the outputs are inside the source, as asserted above.
             let mut w = [unsafe { source.get::<V>(dot, from + step, first, 0) }; V];
             for (v, w) in w.iter_mut().enumerate().skip(1) {
@@ -98,19 +97,42 @@ impl<D: Dot, S: Source<D>, const R: usize, const V: usize, const KEEP: bool> Dot
                     unsafe { dot.store(w, keep.add((step * group + v * D::OUTPUTS) * STEP)) };
                 }
             }
+            w
+        };
+        let activations = |r: usize, step: usize| {
+            let second = (r + D::PAIR - 1).min(R - 1);
+            // SAFETY: the rows have all steps, as asserted above.
+            unsafe {
+                let x = x.add(step * STEP);
+                dot.activations(x.add(r * rows.stride), x.add(second * rows.stride))
+            }
+        };
+        let mut acc = [[dot.zero(); V]; R];
+        let mut step = 0;
+        while D::DEEP && step + 2 <= steps {
+            let w = [weights(step), weights(step + 1)];
             let mut r = 0;
             while r < R {
-                let second = (r + D::PAIR - 1).min(R - 1);
-                // SAFETY: the rows have all steps, as asserted above.
-                let x = unsafe {
-                    let x = x.add(step * STEP);
-                    dot.activations(x.add(r * rows.stride), x.add(second * rows.stride))
-                };
+                let x = [activations(r, step), activations(r, step + 1)];
+                for v in 0..V {
+                    let acc = &mut acc[r / D::PAIR][v];
+                    *acc = dot.dot_two(*acc, [w[0][v], w[1][v]], x);
+                }
+                r += D::PAIR;
+            }
+            step += 2;
+        }
+        while step < steps {
+            let w = weights(step);
+            let mut r = 0;
+            while r < R {
+                let x = activations(r, step);
                 for v in 0..V {
                     acc[r / D::PAIR][v] = dot.dot(acc[r / D::PAIR][v], w[v], x);
                 }
                 r += D::PAIR;
             }
+            step += 1;
         }
         for r in 0..R {
             dot.reduce(

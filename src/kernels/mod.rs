@@ -47,16 +47,21 @@ mod x86;
 pub(crate) use isa::Isa;
 pub(crate) use rows::QuantizedRows;
 pub(crate) use threads::Threads;
-pub(crate) use weights::{Codebook, Codes, Weights, Zero};
+pub(crate) use weights::{Codebook, Codes, Offsets, Weights, Zero};
 
-/// Runs `$body` with `$dot` bound to the `int8` dot products of `$isa`, for a narrow codebook or any
-/// weights.
+/// Runs `$body` with `$dot` bound to the `int8` dot products of `$isa`, for a codebook with `$room`
+/// ([`Codebook::room`]).
 macro_rules! dispatch_int8 {
-    ($isa:expr, $narrow:expr, $dot:ident => $body:expr) => {{
+    ($isa:expr, $room:expr, $dot:ident => $body:expr) => {{
         use $crate::kernels::{Isa, portable_dot::PortableInt8};
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(token) if $narrow => {
+            Isa::Avx2(token) if $room >= 2 => {
+                let $dot = $crate::kernels::x86::avx2_dot::Avx2Narrower(token);
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(token) if $room == 1 => {
                 let $dot = $crate::kernels::x86::avx2_dot::Avx2Narrow(token);
                 $body
             }
@@ -174,10 +179,15 @@ pub(crate) fn linear_int8(
     {
         return lut::linear(token, threads, weights, x, y);
     }
-    // A row of zeros more is a large part of a few rows.
-    let narrow = x.rows() >= 4
-        && matches!(weights.codes, Codes::Pq { book, .. } if book.looks_up() && book.narrow);
-    dispatch_int8!(isa, narrow, dot => gemm::linear(dot, threads, weights, &input, &finish, y));
+    let offsets_known = weights
+        .offsets
+        .is_some_and(|offsets| offsets.get().is_some());
+    let room = match weights.codes {
+        // A row of zeros more is a large part of a few rows.
+        Codes::Pq { book, .. } if book.looks_up() && (offsets_known || x.rows() >= 4) => book.room,
+        _ => 0,
+    };
+    dispatch_int8!(isa, room, dot => gemm::linear(dot, threads, weights, &input, &finish, y));
 }
 
 /// `y[m, out_features] = x W^T + bias` with `f32` activations, for every scheme.

@@ -1,8 +1,15 @@
 //! What a product multiplies with: borrowed codes, and the small tables made from a codebook.
 
+use std::sync::OnceLock;
+
 use half::f16;
 
+/// What a row of zeros yields in each output where kernels move activations to positive numbers: to be
+/// subtracted, and found out by the first product that needs it.
+pub(crate) type Offsets = OnceLock<Box<[i32]>>;
+
 /// A linear weight in tiles (see [`crate::layout`]), wherever its bytes live.
+#[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
     pub(crate) out_features: usize,
     pub(crate) in_features: usize,
@@ -14,6 +21,8 @@ pub(crate) struct Weights<'a> {
     pub(crate) zero: Zero<'a>,
     /// Added to each output.
     pub(crate) bias: Option<&'a [f32]>,
+    /// Of these weights; without it, every product finds them out again.
+    pub(crate) offsets: Option<&'a Offsets>,
 }
 
 /// The stored values, in tiles.
@@ -62,9 +71,9 @@ impl Weights<'_> {
     }
 }
 
-/// The most that the magnitudes of two neighbouring `int8` values of a narrow codebook add up to:
-/// 255 times as much does not saturate an `i16`.
-pub(crate) const NARROW: u32 = 128;
+/// The most that the magnitudes of two neighbouring `int8` values may add up to for one sum of their
+/// products with activations up to 255 to fit an `i16`; half of it for two such sums, and so on.
+pub(crate) const PAIR: u32 = 128;
 
 /// Tables made from a codebook once, when a model is opened.
 pub(crate) struct Codebook {
@@ -74,9 +83,9 @@ pub(crate) struct Codebook {
     pub(crate) int8_scale: f32,
     /// Factor of the `f32` table.
     pub(crate) f32_scale: f32,
-    /// Whether no pair of neighbours exceeds [`NARROW`], counted from each centroid's start, and the
-    /// block size is even.
-    pub(crate) narrow: bool,
+    /// [`PAIR`] over the largest sum of magnitudes of two neighbours, counted from each centroid's start:
+    /// 0 for codebooks that are not narrow, or of an odd block size.
+    pub(crate) room: u32,
     /// `[rows][block]`, with as many rows as centroids, or filled up to 256 where the kernels look
     /// codes up without a check.
     pub(crate) int8: Vec<i8>,
@@ -97,11 +106,17 @@ impl Codebook {
         Self::new(values.to_vec(), exact, block, scale, scale)
     }
 
-    /// From `f16` centroids, which the `int8` table holds rounded to 8 bits.
+    /// From `f16` centroids, which the `int8` table holds rounded to 8 bits, within [`PAIR`]: at two bits
+    /// a weight, that adds a thousandth to the error of the quantization.
     pub(crate) fn from_f16(values: &[f16], block: usize) -> Self {
         let exact: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
-        let largest = exact.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        let largest = exact.iter().fold(0f32, |m, v| m.max(v.abs() / 127.0));
+        let pairs = exact.chunks_exact(if block.is_multiple_of(2) { 2 } else { 1 });
+        let pairs = pairs.map(|pair| pair.iter().map(|v| v.abs()).sum::<f32>());
+        // Less one, as both may be rounded up.
+        let most = pairs.fold(0f32, |m, sum| m.max(sum / (PAIR - 1) as f32));
+        let scale = largest.max(most);
+        let scale = if scale > 0.0 { scale } else { 1.0 };
         let rounded = exact
             .iter()
             .map(|v| (v / scale).round().clamp(-127.0, 127.0) as i8)
@@ -139,10 +154,15 @@ impl Codebook {
                 .map(|v| u32::from(v.unsigned_abs()))
                 .sum::<u32>()
         };
-        let narrow = block.is_multiple_of(2) && int8.chunks_exact(2).all(|p| sum(p) <= NARROW);
+        let largest = int8.chunks_exact(2).map(sum).max().unwrap_or(0).max(1);
+        let room = if block.is_multiple_of(2) {
+            PAIR / largest
+        } else {
+            0
+        };
         Self {
             block,
-            narrow,
+            room,
             int8_scale,
             f32_scale,
             int8,

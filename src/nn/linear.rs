@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Context, Loader, Mode, Vector, join, row_scale};
 use crate::artifact::{Bits, Layout, StoredZero, Tensor, Values};
 use crate::error::Result;
-use crate::kernels::{self, Codebook, Codes, QuantizedRows, Weights, Zero};
+use crate::kernels::{self, Codebook, Codes, Offsets, QuantizedRows, Weights, Zero};
 
 /// The input of linear layers.
 #[derive(Clone, Copy)]
@@ -22,6 +22,7 @@ pub(crate) struct Linear {
     /// Tables of a `pq` codebook, or the grid of `int4`.
     book: Option<Arc<Codebook>>,
     bias: Vector,
+    offsets: Offsets,
 }
 
 impl Linear {
@@ -52,6 +53,7 @@ impl Linear {
             tensor: tensor.clone(),
             book,
             bias: loader.vector(&join(prefix, "bias"), out_features)?,
+            offsets: Offsets::new(),
         })
     }
 
@@ -136,6 +138,7 @@ impl Linear {
             row_scale: row_scale(rows),
             zero,
             bias: Some(&self.bias),
+            offsets: Some(&self.offsets),
         }
     }
 }

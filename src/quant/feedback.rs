@@ -57,7 +57,13 @@ pub fn quantize_with_hessian(
     progress.step();
     for _ in 0..options.refinements {
         let weight = geometry.fit_codebook(&fit, &mut codebook);
-        fit.codebook = Codebook::round(&codebook, &weight, options.centroid_type)?;
+        fit.codebook = Codebook::round(
+            &codebook,
+            options.block,
+            &weight,
+            options.centroid_type,
+            fit.width,
+        )?;
         codebook = fit.codebook.decode();
         geometry.fit_rows(&mut fit, &codebook)?;
         for _ in 0..SWEEPS {

@@ -11,7 +11,7 @@ use half::f16;
 
 use super::Progress;
 use super::blocks::{Blocks, Mass, Stats, assign};
-use super::codebook::{CentroidType, Codebook};
+use super::codebook::{CentroidType, Codebook, Width};
 use super::half::to_f16;
 use super::kmeans::{KmeansOptions, cluster};
 use super::matrix::{Matrix, check_importance, relative_error};
@@ -156,6 +156,8 @@ pub(super) struct Fit<'a> {
     pub(super) block: usize,
     pub(super) codes: Vec<u8>,
     pub(super) codebook: Codebook,
+    /// Of the codebook.
+    pub(super) width: Width,
     pub(super) rows: Rows<'a>,
 }
 
@@ -171,11 +173,11 @@ impl<'a> Fit<'a> {
         let mut rows = Rows::new(w, options.row_scale);
         let blocks = rows.blocks(w, options.block, importance);
         let clusters = cluster(&blocks, &options.kmeans(), progress);
-        let codebook = Codebook::round(
-            &clusters.centroids,
-            &clusters.stats.weight,
-            options.centroid_type,
-        )?;
+        let (centroids, weight) = (&clusters.centroids, &clusters.stats.weight);
+        let error = clusters.stats.total_error();
+        let width = Width::narrowest(centroids, options.block, weight, error);
+        let to = options.centroid_type;
+        let codebook = Codebook::round(centroids, options.block, weight, to, width)?;
         let decoded = codebook.decode();
         let mut codes = vec![0; blocks.len()];
         let mut stats = assign(&blocks, &decoded, &mut codes);
@@ -194,6 +196,7 @@ impl<'a> Fit<'a> {
             block: options.block,
             codes,
             codebook,
+            width,
             rows,
         };
         fit.drop_unused(&stats);
