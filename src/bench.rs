@@ -36,15 +36,23 @@ impl Matmul {
         let x: Vec<f32> = (0..rows * in_features)
             .map(|_| f32::from(next()) - 128.0)
             .collect();
-        Ok(Self {
+        let mut matmul = Self {
             isa: Isa::detect()?,
             shape,
             codes,
             book: Codebook::from_int8(&centroids, block, 0.01),
             offsets: Offsets::new(),
+            quantized: QuantizedRows::quantize(&vec![0.0; 4 * in_features], in_features),
+            x: Vec::new(),
+            y: vec![0.0; 4 * out_features],
+        };
+        // What a model in use has found out in its first calls.
+        matmul.int8();
+        Ok(Self {
             quantized: QuantizedRows::quantize(&x, in_features),
             x,
             y: vec![0.0; rows * out_features],
+            ..matmul
         })
     }
 

@@ -40,6 +40,23 @@ pub(super) trait Finish<S>: Sync {
     fn row(&self, constants: &Constants, row: usize, sums: &[S], out: &mut [f32]);
 }
 
+/// Fills the outputs of a tile with `value(o)`. A whole tile is computed even where there are fewer: a
+/// loop of a fixed length.
+#[inline(always)]
+fn each(out: &mut [f32], value: impl Fn(usize) -> f32) {
+    if let Ok(out) = <&mut [f32; TILE]>::try_from(&mut *out) {
+        for (o, out) in out.iter_mut().enumerate() {
+            *out = value(o);
+        }
+        return;
+    }
+    let mut all = [0.0; TILE];
+    for (o, all) in all.iter_mut().enumerate() {
+        *all = value(o);
+    }
+    out.copy_from_slice(&all[..out.len()]);
+}
+
 /// Exact sums of `int8` activations: the same operations in every instruction set, so that all of
 /// them give the same bits.
 pub(super) struct Int8<'a>(pub(super) &'a QuantizedRows);
@@ -48,13 +65,11 @@ impl Finish<i32> for Int8<'_> {
     #[inline(always)]
     fn row(&self, constants: &Constants, row: usize, sums: &[i32], out: &mut [f32]) {
         let (scale, total) = (self.0.scale(row), self.0.sum(row));
-        let (sums, width) = (&sums[..TILE], out.len());
-        let mut all = [0.0; TILE];
-        for o in 0..TILE {
+        let sums = &sums[..TILE];
+        each(out, |o| {
             let sum = sums[o].wrapping_sub(constants.zero[o].wrapping_mul(total));
-            all[o] = sum as f32 * (scale * constants.factor[o]) + constants.bias[o];
-        }
-        out.copy_from_slice(&all[..width]);
+            sum as f32 * (scale * constants.factor[o]) + constants.bias[o]
+        });
     }
 }
 
@@ -64,11 +79,7 @@ pub(super) struct F32;
 impl Finish<f32> for F32 {
     #[inline(always)]
     fn row(&self, constants: &Constants, _: usize, sums: &[f32], out: &mut [f32]) {
-        let (sums, width) = (&sums[..TILE], out.len());
-        let mut all = [0.0; TILE];
-        for o in 0..TILE {
-            all[o] = sums[o] * constants.factor[o] + constants.bias[o];
-        }
-        out.copy_from_slice(&all[..width]);
+        let sums = &sums[..TILE];
+        each(out, |o| sums[o] * constants.factor[o] + constants.bias[o]);
     }
 }

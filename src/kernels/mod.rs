@@ -179,12 +179,13 @@ pub(crate) fn linear_int8(
     {
         return lut::linear(token, threads, weights, x, y);
     }
-    let offsets_known = weights
-        .offsets
-        .is_some_and(|offsets| offsets.get().is_some());
+    let few = if weights.offsets.is_some() { 1 } else { 4 };
     let room = match weights.codes {
-        // A row of zeros more is a large part of a few rows.
-        Codes::Pq { book, .. } if book.looks_up() && (offsets_known || x.rows() >= 4) => book.room,
+        // A row of zeros more, every time, is a large part of a few rows.
+        Codes::Pq { book, .. } if book.looks_up() && x.rows() >= few => {
+            // Two steps at once need the registers that few rows spend on more outputs.
+            book.room.min(if x.rows() >= 3 { 2 } else { 1 })
+        }
         _ => 0,
     };
     dispatch_int8!(isa, room, dot => gemm::linear(dot, threads, weights, &input, &finish, y));
