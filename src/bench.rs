@@ -1,8 +1,10 @@
 //! Inner parts laid open for the benchmarks: products for `benches/matmul.rs`, tokenizing for
 //! `benches/tokenizer.rs`. Not part of the public interface.
 
+use crate::Mode;
 use crate::error::Result;
-use crate::kernels::{Codebook, Codes, Isa, Offsets, QuantizedRows, Threads, Weights, Zero};
+use crate::kernels::{Codebook, Codes, Isa, Offsets, QuantizedRows, Threads, Weights, Zero, peak};
+use crate::nn::{watch, watched};
 
 /// A weight `[out_features, in_features]` of generated codes, and inputs for it.
 pub struct Matmul {
@@ -93,6 +95,29 @@ fn weights<'a>(
         bias: None,
         offsets: Some(offsets),
     }
+}
+
+/// Multiply-accumulates a second that one core reaches at best in `mode`, on the instruction set called
+/// `isa`: those of the microkernel alone.
+///
+/// # Errors
+/// If that instruction set is not there.
+pub fn peak(isa: &str, mode: Mode) -> Result<f64> {
+    let isa = Isa::by_name(isa)?;
+    Ok(match mode {
+        Mode::Int8 => peak::int8(isa),
+        Mode::Exact => peak::f32(isa),
+    })
+}
+
+/// Multiply-accumulates of the linear layers that `run` runs, by any thread of this process, and the
+/// seconds that they took.
+pub fn linear_layers(run: impl FnOnce() -> Result<()>) -> Result<(f64, f64)> {
+    watch(true);
+    let result = run();
+    let (products, nanoseconds) = watched();
+    watch(false);
+    result.map(|()| (products as f64, nanoseconds as f64 / 1e9))
 }
 
 /// The tokenizer of an artifact.

@@ -28,6 +28,11 @@ use table::{Format, Table};
 /// seq, load ms (opening the file and making the pipeline), min ms, p50 ms and p99 ms of a batch,
 /// tokens/s (mean and standard deviation over the runs), peak RSS. That is the peak of the whole
 /// process since the row began, as Linux accounts for it, and unknown elsewhere.
+///
+/// With --roofline also: the peak, in 1e9 multiply-accumulates a second, of the multiplying loop alone
+/// on data in the first-level cache, measured on one core before the rows and taken once for each
+/// thread; what share of it the linear layers reach while they run; and what share the whole forward
+/// pass reaches, counting the products of linear layers alone.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     centroid bench roberta-base --seq 128 --batch 1,8 --threads 1,2\n  \
@@ -59,6 +64,9 @@ pub struct Bench {
     /// Seed of token ids and generated weights
     #[arg(long, value_name = "N", default_value = "0")]
     seed: u64,
+    /// Also compare with the peak of this processor
+    #[arg(long)]
+    roofline: bool,
     /// Format of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "md",
         value_parser = PossibleValuesParser::new(["md", "csv", "json"]))]
@@ -85,6 +93,17 @@ pub struct Row {
     tokens_per_s_mean: f64,
     tokens_per_s_sd: f64,
     peak_rss_bytes: Option<u64>,
+    #[serde(flatten)]
+    roofline: Option<Roofline>,
+}
+
+/// The columns of `--roofline`.
+#[derive(Serialize, Clone)]
+pub struct Roofline {
+    /// Multiply-accumulates a second of all threads.
+    peak_mac_per_s: f64,
+    linear_mac_per_s: f64,
+    forward_mac_per_s: f64,
 }
 
 /// Either kind of pipeline.
@@ -193,12 +212,26 @@ impl Bench {
             let pipeline = Pipeline::new(Artifact::open(file)?, options, encoder.task)?;
             let load_ms = start.elapsed().as_secs_f64() * 1e3;
             let specials = pipeline.special_ids()?;
+            let peak = match self.roofline {
+                true => Some(centroid::bench::peak(pipeline.isa(), self.mode)?),
+                false => None,
+            };
             for &batch in &self.batch {
                 for &seq in &self.seq {
                     let ids = measure::Ids::new(self.seed, encoder.vocab_size, &specials);
                     let texts = ids.texts(batch, seq);
                     measure::reset_peak();
                     let times = measure::times(&pipeline, &texts, self.runs, self.seconds)?;
+                    let peak_rss_bytes = measure::peak();
+                    let roofline = match peak {
+                        Some(peak) => Some(measure::roofline(
+                            &pipeline,
+                            &texts,
+                            self.runs,
+                            peak * threads as f64,
+                        )?),
+                        None => None,
+                    };
                     let tokens = (batch * seq) as f64;
                     let (mean, sd) = times.rate(tokens);
                     table.row(
@@ -218,7 +251,8 @@ impl Bench {
                             p99_ms: times.quantile(0.99),
                             tokens_per_s_mean: mean,
                             tokens_per_s_sd: sd,
-                            peak_rss_bytes: measure::peak(),
+                            peak_rss_bytes,
+                            roofline,
                         },
                     )?;
                 }

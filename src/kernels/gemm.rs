@@ -370,11 +370,7 @@ impl<D: Dot> Product<'_, D> {
         for (row, rows) in (chunk..chunks.count).map(|c| chunks.nth(c)) {
             for first in (0..outputs).step_by(D::VECTORS * D::OUTPUTS) {
                 let block = self.block(source, (row, rows), (from, to), (0, first));
-                let sums = &mut sums[row * TILE + start + first..];
-                match D::VECTORS {
-                    2 => by_rows::<D, _, 2, false>(dot, rows, &block, &mut [], sums),
-                    _ => by_rows::<D, _, 4, false>(dot, rows, &block, &mut [], sums),
-                }
+                multiply_panel(dot, rows, &block, &mut sums[row * TILE + start + first..]);
             }
         }
     }
@@ -422,6 +418,20 @@ impl Chunks {
     fn nth(&self, index: usize) -> (usize, usize) {
         let from = index * self.rows / self.count;
         (from, (index + 1) * self.rows / self.count - from)
+    }
+}
+
+/// The sums of `rows` rows with the `VECTORS * OUTPUTS` outputs of a panel are added to `sums`, row by row
+/// [`TILE`] apart.
+pub(super) fn multiply_panel<D: Dot>(
+    dot: D,
+    rows: usize,
+    block: &Block<D, Panel<D::Cell>>,
+    sums: &mut [D::Sum],
+) {
+    match D::VECTORS {
+        2 => by_rows::<D, _, 2, false>(dot, rows, block, &mut [], sums),
+        _ => by_rows::<D, _, 4, false>(dot, rows, block, &mut [], sums),
     }
 }
 

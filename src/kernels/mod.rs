@@ -156,6 +156,9 @@ macro_rules! dispatch_f32 {
     }};
 }
 
+// Below the macros that it uses.
+pub(crate) mod peak;
+
 /// `y[m, out_features] = x W^T + bias` with `int8` activations: the `int8` mode's product.
 pub(crate) fn linear_int8(
     isa: Isa,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, Loader, Mode, Vector, join, row_scale};
+use super::{Context, Loader, Mode, Vector, join, row_scale, watch};
 use crate::artifact::{Bits, Layout, StoredZero, Tensor, Values};
 use crate::error::Result;
 use crate::kernels::{self, Codebook, Codes, Offsets, QuantizedRows, Weights, Zero};
@@ -70,11 +70,13 @@ impl Linear {
     pub(crate) fn forward(&self, context: Context, x: Input, y: &mut [f32]) {
         let int8 = self.int8(context.mode);
         let weights = self.weights(int8);
-        if int8 {
-            kernels::linear_int8(context.isa, context.threads, &weights, x.quantized, y);
-        } else {
-            kernels::linear_f32(context.isa, context.threads, &weights, x.rows, y);
-        }
+        watch::count(y.len() * weights.in_features, || {
+            if int8 {
+                kernels::linear_int8(context.isa, context.threads, &weights, x.quantized, y);
+            } else {
+                kernels::linear_f32(context.isa, context.threads, &weights, x.rows, y);
+            }
+        });
     }
 
     fn weights(&self, int8: bool) -> Weights<'_> {

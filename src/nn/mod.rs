@@ -6,10 +6,12 @@
 mod embedding;
 mod linear;
 mod norm;
+mod watch;
 
 pub(crate) use embedding::Embedding;
 pub(crate) use linear::{Input, Linear};
 pub(crate) use norm::Norm;
+pub(crate) use watch::{watch, watched};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

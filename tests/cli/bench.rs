@@ -103,6 +103,32 @@ fn csv_and_markdown_have_the_same_rows() {
 }
 
 #[test]
+fn roofline_adds_three_columns() {
+    let flags = "--seq 24 --batch 1 --threads 1,2 --roofline --mode exact";
+    let rows = bench(classifier(), &format!("{flags} -o json")).json();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let number = |field: &str| row[field].as_f64().unwrap();
+        assert!(number("peak_mac_per_s") > 1e7 && number("forward_mac_per_s") > 0.0);
+        // In every run, linear layers are a part of the forward pass.
+        assert!(number("forward_mac_per_s") <= number("linear_mac_per_s"));
+    }
+    let flags = "--seq 2 --batch 1 --threads 1 --roofline";
+    let csv = bench(classifier(), &format!("{flags} -o csv")).ok();
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0].len(), FIELDS.len() + 3);
+    assert_eq!(lines[1].len(), FIELDS.len() + 3);
+    let markdown = bench(classifier(), flags).ok();
+    let columns = |line: &str| line.split('|').count();
+    assert!(
+        markdown.lines().all(|line| columns(line) == 19),
+        "{markdown}"
+    );
+    assert!(markdown.contains("| forward % |"), "{markdown}");
+}
+
+#[test]
 fn texts_over_the_limit_are_refused_before_any_row() {
     let out = bench(classifier(), "--seq 8,33").fails(1, &["--seq 33", "32 tokens"]);
     assert_eq!(out, "");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Pipeline;
+use super::{Pipeline, Roofline};
 
 /// Draws token ids.
 pub struct Ids<'a> {
@@ -70,6 +70,32 @@ pub fn times(
     }
     times.sort_by(f64::total_cmp);
     Ok(Times(times))
+}
+
+/// What linear layers and the forward pass reach, by the medians of `runs` more runs.
+pub fn roofline(
+    pipeline: &Pipeline,
+    texts: &[Vec<u32>],
+    runs: usize,
+    peak_mac_per_s: f64,
+) -> centroid::Result<Roofline> {
+    let texts: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
+    let (mut linear, mut forward) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let start = Instant::now();
+        let (products, seconds) = centroid::bench::linear_layers(|| pipeline.run(&texts))?;
+        forward.push(products / start.elapsed().as_secs_f64());
+        linear.push(products / seconds);
+    }
+    let median = |mut rates: Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    };
+    Ok(Roofline {
+        peak_mac_per_s,
+        linear_mac_per_s: median(linear),
+        forward_mac_per_s: median(forward),
+    })
 }
 
 impl Times {

@@ -16,10 +16,25 @@ pub struct Table {
     rows: Vec<Row>,
 }
 
-const WIDTHS: [usize; 14] = [16, 9, 9, 8, 5, 7, 5, 4, 8, 8, 8, 8, 18, 9];
-const HEADER: [&str; 14] = [
-    "model", "size", "params", "kernel", "mode", "threads", "batch", "seq", "load ms", "min ms",
-    "p50 ms", "p99 ms", "tokens/s", "peak RSS",
+const WIDTHS: [usize; 17] = [16, 9, 9, 8, 5, 7, 5, 4, 8, 8, 8, 8, 18, 9, 9, 8, 9];
+const HEADER: [&str; 17] = [
+    "model",
+    "size",
+    "params",
+    "kernel",
+    "mode",
+    "threads",
+    "batch",
+    "seq",
+    "load ms",
+    "min ms",
+    "p50 ms",
+    "p99 ms",
+    "tokens/s",
+    "peak RSS",
+    "peak GMAC",
+    "linear %",
+    "forward %",
 ];
 
 impl Table {
@@ -34,10 +49,12 @@ impl Table {
         let first = self.rows.is_empty();
         match self.format {
             Format::Markdown => {
+                let cells = cells(&row);
                 if first {
-                    markdown(out, HEADER.map(str::to_owned))?;
+                    let head = HEADER[..cells.len()].iter().map(|&name| name.to_owned());
+                    markdown(out, head)?;
                     let text = |column: usize| column < 1 || column == 3 || column == 4;
-                    let rule: [String; 14] = std::array::from_fn(|i| {
+                    let rule = (0..cells.len()).map(|i| {
                         let dashes = "-".repeat(WIDTHS[i] - 1);
                         match text(i) {
                             true => format!("{dashes}-"),
@@ -46,13 +63,17 @@ impl Table {
                     });
                     markdown(out, rule)?;
                 }
-                markdown(out, cells(&row))?;
+                markdown(out, cells.into_iter())?;
             }
             Format::Csv => {
                 if first {
+                    let more = match row.roofline {
+                        Some(_) => ",peak_mac_per_s,linear_mac_per_s,forward_mac_per_s",
+                        None => "",
+                    };
                     out.line(format_args!(
                         "model,size_bytes,params,kernel,mode,threads,batch,seq,load_ms,min_ms,\
-                         p50_ms,p99_ms,tokens_per_s_mean,tokens_per_s_sd,peak_rss_bytes"
+                         p50_ms,p99_ms,tokens_per_s_mean,tokens_per_s_sd,peak_rss_bytes{more}"
                     ))?;
                 }
                 csv(out, &row)?;
@@ -71,8 +92,8 @@ impl Table {
     }
 }
 
-fn markdown(out: &mut Out, cells: [String; 14]) -> Result<(), Failure> {
-    for (i, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+fn markdown(out: &mut Out, cells: impl Iterator<Item = String>) -> Result<(), Failure> {
+    for (i, (cell, width)) in cells.zip(WIDTHS).enumerate() {
         let open = if i == 0 { "|" } else { "" };
         match i {
             0 | 3 | 4 => out.text(&format!("{open} {cell:<width$} |"))?,
@@ -82,9 +103,9 @@ fn markdown(out: &mut Out, cells: [String; 14]) -> Result<(), Failure> {
     out.text("\n")
 }
 
-fn cells(row: &Row) -> [String; 14] {
+fn cells(row: &Row) -> Vec<String> {
     let ms = |value: f64| format!("{value:.2}");
-    [
+    let mut cells = vec![
         one_line(&row.model).replace('|', "\\|"),
         size(row.size_bytes),
         count(row.params),
@@ -99,7 +120,14 @@ fn cells(row: &Row) -> [String; 14] {
         ms(row.p99_ms),
         format!("{:.0} ± {:.0}", row.tokens_per_s_mean, row.tokens_per_s_sd),
         row.peak_rss_bytes.map_or("-".into(), size),
-    ]
+    ];
+    if let Some(roofline) = &row.roofline {
+        let percent = |rate: f64| format!("{:.1}", 100.0 * rate / roofline.peak_mac_per_s);
+        cells.push(format!("{:.1}", roofline.peak_mac_per_s / 1e9));
+        cells.push(percent(roofline.linear_mac_per_s));
+        cells.push(percent(roofline.forward_mac_per_s));
+    }
+    cells
 }
 
 fn csv(out: &mut Out, row: &Row) -> Result<(), Failure> {
@@ -108,8 +136,14 @@ fn csv(out: &mut Out, row: &Row) -> Result<(), Failure> {
         true => format!("\"{}\"", model.replace('"', "\"\"")),
         false => model,
     };
+    let more = row.roofline.as_ref().map_or(String::new(), |roofline| {
+        format!(
+            ",{:.0},{:.0},{:.0}",
+            roofline.peak_mac_per_s, roofline.linear_mac_per_s, roofline.forward_mac_per_s
+        )
+    });
     out.line(format_args!(
-        "{model},{},{},{},{},{},{},{},{:.3},{:.3},{:.3},{:.3},{:.1},{:.1},{}",
+        "{model},{},{},{},{},{},{},{},{:.3},{:.3},{:.3},{:.3},{:.1},{:.1},{}{more}",
         row.size_bytes,
         row.params,
         row.kernel,
