@@ -177,7 +177,7 @@ impl Weights {
     pub(super) fn draw(&mut self, tensor: &NewTensor, planned: &PlannedTensor) -> NewValues {
         const DEVIATION: f32 = 0.02;
         /// Standard deviation of int8 centroids.
-        const NARROW: f32 = 13.0;
+        const NARROW: f32 = 10.0;
         let (rows, columns) = tensor.matrix();
         let n = rows * columns;
         let plan: &GroupPlan = &planned.plan;
@@ -214,8 +214,8 @@ impl Weights {
                         .for_each(|b| *b = (u16::from(*b) * k / 256) as u8);
                 }
                 let entries = plan.centroids * plan.block;
-                // As narrow as the converter would make it: two neighbours add up to 64 at most.
-                let mut int8 = |_| (rng.normal() * NARROW).clamp(-32.0, 32.0) as i8;
+                // As narrow as the converter would make it.
+                let mut int8 = |_| (rng.normal() * NARROW).clamp(-16.0, 16.0) as i8;
                 let codebook = match plan.centroid_type {
                     CentroidType::F16 => NewCodebook::F16(
                         (0..entries)

@@ -59,12 +59,23 @@ fn each(out: &mut [f32], value: impl Fn(usize) -> f32) {
 
 /// Exact sums of `int8` activations: the same operations in every instruction set, so that all of
 /// them give the same bits.
-pub(super) struct Int8<'a>(pub(super) &'a QuantizedRows);
+pub(super) struct Int8<'a> {
+    rows: &'a QuantizedRows,
+    /// The number of the product's first row among them.
+    first: usize,
+}
+
+impl<'a> Int8<'a> {
+    pub(super) fn new(rows: &'a QuantizedRows, first: usize) -> Self {
+        Self { rows, first }
+    }
+}
 
 impl Finish<i32> for Int8<'_> {
     #[inline(always)]
     fn row(&self, constants: &Constants, row: usize, sums: &[i32], out: &mut [f32]) {
-        let (scale, total) = (self.0.scale(row), self.0.sum(row));
+        let row = self.first + row;
+        let (scale, total) = (self.rows.scale(row), self.rows.sum(row));
         let sums = &sums[..TILE];
         each(out, |o| {
             let sum = sums[o].wrapping_sub(constants.zero[o].wrapping_mul(total));

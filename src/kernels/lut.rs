@@ -72,7 +72,7 @@ pub(super) fn linear(
     let output = Shared::new(y);
     let tiles = Tile::count(weights.out_features);
     let work = rows * weights.out_features * columns;
-    let finish = Int8(x);
+    let finish = Int8::new(x, 0);
     threads.each_for(tiles.div_ceil(TILES), work / rate, |group| {
         let mut sums = [[[0; TILE]; ROWS]; TILES];
         let tiles = (group * TILES..((group + 1) * TILES).min(tiles))

@@ -27,6 +27,8 @@ pub(crate) mod gemm;
 mod isa;
 #[cfg(target_arch = "x86_64")]
 mod lut;
+#[cfg(target_arch = "x86_64")]
+mod lut16;
 mod micro;
 mod portable;
 mod portable_dot;
@@ -169,12 +171,6 @@ pub(crate) fn linear_int8(
 ) {
     assert_eq!(x.columns(), weights.in_features);
     assert_eq!(y.len(), x.rows() * weights.out_features);
-    let input = gemm::Input {
-        values: x.values(),
-        rows: x.rows(),
-        stride: x.columns(),
-    };
-    let finish = finish::Int8(x);
     let threads = (threads, isa.int8_rate());
     #[cfg(target_arch = "x86_64")]
     if let Isa::Avx512Vbmi(token) = isa
@@ -182,12 +178,36 @@ pub(crate) fn linear_int8(
     {
         return lut::linear(token, threads, weights, x, y);
     }
+    // The first rows by tables, and the rest, if any, straight from centroids.
+    #[cfg(target_arch = "x86_64")]
+    let first = match isa {
+        Isa::Avx2(token) => {
+            let rows = lut16::suits(weights, x.rows());
+            if rows > 0 {
+                lut16::linear(token, threads, weights, x, rows, y);
+            }
+            rows
+        }
+        _ => 0,
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let first = 0;
+    if first == x.rows() {
+        return;
+    }
+    let y = &mut y[first * weights.out_features..];
+    let input = gemm::Input {
+        values: &x.values()[first * x.columns()..],
+        rows: x.rows() - first,
+        stride: x.columns(),
+    };
+    let finish = finish::Int8::new(x, first);
     let few = if weights.offsets.is_some() { 1 } else { 4 };
     let room = match weights.codes {
         // A row of zeros more, every time, is a large part of a few rows.
-        Codes::Pq { book, .. } if book.looks_up() && x.rows() >= few => {
+        Codes::Pq { book, .. } if book.looks_up() && input.rows >= few => {
             // Two steps at once need the registers that few rows spend on more outputs.
-            book.room.min(if x.rows() >= 3 { 2 } else { 1 })
+            book.room.min(if input.rows >= 3 { 2 } else { 1 })
         }
         _ => 0,
     };

@@ -382,6 +382,68 @@ fn the_widest_narrow_pairs_do_not_saturate() {
     }
 }
 
+/// A codebook `[256][8]` whose centroids have magnitudes that add up to 129 at most.
+fn small(random: &mut Random) -> Codebook {
+    let mut values = Vec::new();
+    for _ in 0..256 {
+        let mut rest = 129;
+        let mut centroid: Vec<i8> = (0..8)
+            .map(|_| {
+                let value = (i64::from(random.int8()) * rest / 127 / 2) as i8;
+                rest -= i64::from(value.unsigned_abs());
+                value
+            })
+            .collect();
+        // All of it.
+        let first = &mut centroid[0];
+        *first += (rest as i8) * if *first < 0 { -1 } else { 1 };
+        values.extend(centroid);
+    }
+    Codebook::from_int8(&values, 8, 0.01)
+}
+
+#[test]
+fn tables_of_dot_products_equal_the_reference() {
+    let mut random = Random(5);
+    for (seed, columns) in [1, 7, 8, 9, 16, 24, 31, 32, 33, 40, 100, 256, 776]
+        .into_iter()
+        .enumerate()
+    {
+        for out in [512, 576, 832] {
+            let mut case = Case::new(pq(8), out, columns, 2 * seed as u64, false);
+            case.book = small(&mut random);
+            assert_eq!(case.book.sums, 2);
+            for rows in [1, 13, 14, 15, 16, 17, 33] {
+                check(&case, rows, rows as u64);
+            }
+        }
+    }
+    let mut case = Case::new(pq(8), 512, 64, 1, false);
+    case.book = small(&mut random);
+    for rows in 1..=70 {
+        check(&case, rows, rows as u64);
+    }
+}
+
+/// Every dot product as large as it may be, and of either sign.
+#[test]
+fn the_largest_dot_products_of_tables_do_not_overflow() {
+    for values in [
+        [129, 0, 0, 0, 0, 0, 0, 0],
+        [17, 16, 16, 16, 16, 16, 16, 16],
+        [-16, -16, -16, -16, -16, -16, -16, -17],
+        [-2, 127, 0, 0, 0, 0, 0, 0],
+    ] {
+        let values = values.map(|value: i32| value.clamp(-127, 127) as i8);
+        for x in [1.0, -1.0] {
+            let mut case = Case::new(pq(8), 512, 800, 0, true);
+            case.book = Codebook::from_int8(&values.repeat(256), 8, 0.01);
+            assert_eq!(case.book.sums, 2);
+            check_with(&case, &[x; 16 * 800]);
+        }
+    }
+}
+
 #[test]
 fn the_widest_extreme_sum_does_not_overflow() {
     for kind in [pq(8), Kind::Int8] {

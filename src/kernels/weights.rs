@@ -86,6 +86,9 @@ pub(crate) struct Codebook {
     /// [`PAIR`] over the largest sum of magnitudes of two neighbours, counted from each centroid's start:
     /// 0 for codebooks that are not narrow, or of an odd block size.
     pub(crate) room: u32,
+    /// How many dot products of a centroid and activations up to 127 in magnitude can be added up in an
+    /// `i16`.
+    pub(crate) sums: u32,
     /// `[rows][block]`, with as many rows as centroids, or filled up to 256 where the kernels look
     /// codes up without a check.
     pub(crate) int8: Vec<i8>,
@@ -160,9 +163,12 @@ impl Codebook {
         } else {
             0
         };
+        let largest = int8.chunks(block).map(sum).max().unwrap_or(0).max(1);
+        let sums = i16::MAX as u32 / 127 / largest;
         Self {
             block,
             room,
+            sums,
             int8_scale,
             f32_scale,
             int8,

@@ -69,8 +69,9 @@ impl Codebook {
             }
             CentroidType::Int8 => {
                 let (scale, _) = best_scale(centroids, b, weight, width);
-                let mut values = Vec::with_capacity(centroids.len());
-                each_pair(centroids, b, |pair| values.extend(width.round(pair, scale)));
+                let centroids = centroids.chunks_exact(b);
+                let values = centroids.flat_map(|centroid| width.round(centroid, scale));
+                let values = values.collect();
                 Ok(Self::Int8 { values, scale })
             }
         }
@@ -93,26 +94,44 @@ impl Codebook {
 }
 
 /// How far apart int8 centroids reach: the most that the magnitudes of two neighbouring values, at an
-/// even place and the one after it, add up to.
+/// even place and the one after it, add up to, and the most that those of a centroid do.
 ///
 /// Processors without `int8` dot products multiply unsigned by signed bytes and add two neighbouring
 /// products in 16 bits. They do so directly where neighbours add up to 128 at most, and add two such
-/// sums where they add up to 64.
+/// sums where they add up to 64. Two dot products of whole centroids and activations up to 127 add up in
+/// 16 bits where the magnitudes of a centroid add up to 129 at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Width(u8);
+pub(super) struct Width {
+    pair: u8,
+    centroid: u16,
+}
 
 impl Width {
     /// All of int8.
-    pub(super) const WIDE: Self = Self(254);
-    const NARROW: [Self; 2] = [Self(64), Self(128)];
+    pub(super) const WIDE: Self = Self::pairs(254);
+    const NARROW: [Self; 3] = [
+        Self {
+            pair: 64,
+            centroid: 129,
+        },
+        Self::pairs(64),
+        Self::pairs(128),
+    ];
     /// Share of the error of a quantization that rounding to a narrower codebook may add.
     const TOLERANCE: f64 = 0.01;
+
+    const fn pairs(pair: u8) -> Self {
+        Self {
+            pair,
+            centroid: u16::MAX,
+        }
+    }
 
     /// The narrowest that costs next to nothing, where blocks differ from their centroids by
     /// `error` in all.
     ///
     /// It nearly always costs nothing: the codebook of a normal distribution at one bit a weight
-    /// leaves about 0.28 of its variance, and rounding at width 64 adds about 0.0005.
+    /// leaves about 0.28 of its variance, and rounding to the narrowest adds about 0.0005.
     pub(super) fn narrowest(centroids: &[f32], b: usize, weight: &[f64], error: f64) -> Self {
         if !b.is_multiple_of(2) {
             return Self::WIDE;
@@ -126,57 +145,61 @@ impl Width {
         narrow.unwrap_or(Self::WIDE)
     }
 
-    /// The nearest pair of int8 values, times `scale`, that this width has.
-    fn round(self, pair: &[f32], scale: f32) -> impl Iterator<Item = i8> + use<> {
-        let most = f32::from(self.0);
-        let mut rounded = [0.0; 2];
-        for (to, from) in rounded.iter_mut().zip(pair) {
-            *to = (from / scale).round().clamp(-127.0, 127.0);
-        }
-        let excess = (rounded[0].abs() + rounded[1].abs() - most).max(0.0);
-        // Both lose the same, as far as both have it to lose.
-        let small = usize::from(rounded[0].abs() > rounded[1].abs());
-        let lost = (excess / 2.0).floor().min(rounded[small].abs());
-        rounded[small] -= lost.copysign(rounded[small]);
-        rounded[1 - small] -= (excess - lost).copysign(rounded[1 - small]);
-        rounded
-            .into_iter()
-            .take(pair.len())
-            .map(|value| value as i8)
+    /// The int8 values of a centroid divided by `scale`, as near as neighbours may be.
+    fn round(self, centroid: &[f32], scale: f32) -> impl Iterator<Item = i8> {
+        let most = f32::from(self.pair);
+        centroid.chunks(2).flat_map(move |pair| {
+            let mut rounded = [0.0; 2];
+            for (to, from) in rounded.iter_mut().zip(pair) {
+                *to = (from / scale).round().clamp(-127.0, 127.0);
+            }
+            let excess = (rounded[0].abs() + rounded[1].abs() - most).max(0.0);
+            // Both lose the same, as far as both have it to lose.
+            let small = usize::from(rounded[0].abs() > rounded[1].abs());
+            let lost = (excess / 2.0).floor().min(rounded[small].abs());
+            rounded[small] -= lost.copysign(rounded[small]);
+            rounded[1 - small] -= (excess - lost).copysign(rounded[1 - small]);
+            rounded
+                .into_iter()
+                .take(pair.len())
+                .map(|value| value as i8)
+        })
     }
-}
-
-/// Calls `each` with every two neighbours of every centroid, and a last one alone.
-fn each_pair<'a>(centroids: &'a [f32], b: usize, each: impl FnMut(&'a [f32])) {
-    centroids
-        .chunks_exact(b)
-        .flat_map(|centroid| centroid.chunks(2))
-        .for_each(each);
 }
 
 /// The scale with the least weighted squared error among 33 from where all values fit down to half of
 /// it, and that error.
 fn best_scale(centroids: &[f32], b: usize, weight: &[f64], width: Width) -> (f32, f64) {
     let mut most = 0f32;
-    each_pair(centroids, b, |pair| {
-        let largest = pair.iter().fold(0.0, |m, c| f32::max(m, c.abs()));
-        // Halves first: the sum of two large values may overflow.
-        let sum: f32 = pair.iter().map(|c| c.abs() / f32::from(width.0)).sum();
-        most = most.max(largest / 127.0).max(sum);
-    });
+    for centroid in centroids.chunks_exact(b) {
+        // Divided first: the sum of large values may overflow.
+        let sum = |values: &[f32], most: f32| values.iter().map(|c| c.abs() / most).sum::<f32>();
+        for pair in centroid.chunks(2) {
+            let largest = pair.iter().fold(0.0, |m, c| f32::max(m, c.abs()));
+            most = most
+                .max(largest / 127.0)
+                .max(sum(pair, f32::from(width.pair)));
+        }
+        // Every value may be rounded up.
+        let room = f32::from(width.centroid) - b as f32 / 2.0;
+        most = most.max(sum(centroid, room.max(1.0)));
+    }
     if most == 0.0 {
         return (1.0, 0.0);
     }
     let mut best = (f32::MIN_POSITIVE, f64::INFINITY);
     for step in 0..=32 {
         let scale = (most * (1.0 - step as f32 / 64.0)).max(f32::MIN_POSITIVE);
-        let (mut error, mut weight) = (0.0, weight.iter());
-        each_pair(centroids, b, |pair| {
-            for ((&c, w), v) in pair.iter().zip(&mut weight).zip(width.round(pair, scale)) {
+        let (mut error, mut fits) = (0.0, true);
+        for (centroid, weight) in centroids.chunks_exact(b).zip(weight.chunks_exact(b)) {
+            let mut sum = 0;
+            for ((&c, w), v) in (centroid.iter().zip(weight)).zip(width.round(centroid, scale)) {
+                sum += u16::from(v.unsigned_abs());
                 error += w * (f64::from(c) - f64::from(scale) * f64::from(v)).powi(2);
             }
-        });
-        if error < best.1 {
+            fits &= sum <= width.centroid;
+        }
+        if fits && error < best.1 {
             best = (scale, error);
         }
     }
@@ -243,12 +266,13 @@ mod tests {
         assert!(Codebook::round(&[1e6], 1, &[1.0], CentroidType::F16, Width::WIDE).is_err());
     }
 
-    fn sums(book: &Codebook, b: usize) -> Vec<u32> {
+    /// Sums of the magnitudes of each `n` values of the centroids.
+    fn sums(book: &Codebook, b: usize, n: usize) -> Vec<u32> {
         let Codebook::Int8 { values, .. } = book else {
             panic!("asked for int8");
         };
         let centroids = values.chunks_exact(b);
-        let pairs = centroids.flat_map(|centroid| centroid.chunks(2));
+        let pairs = centroids.flat_map(|centroid| centroid.chunks(n));
         pairs
             .map(|pair| pair.iter().map(|v| u32::from(v.unsigned_abs())).sum())
             .collect()
@@ -260,15 +284,23 @@ mod tests {
         for b in [1, 2, 3, 8] {
             let centroids: Vec<f32> = (0..64 * b).map(|_| rng.normal().powi(3)).collect();
             let weight: Vec<f64> = (0..64 * b).map(|_| rng.uniform_f64()).collect();
-            for width in [Width(64), Width(128), Width::WIDE] {
+            for width in [
+                Width::pairs(64),
+                Width::pairs(128),
+                Width::WIDE,
+                Width::NARROW[0],
+            ] {
                 let book = Codebook::round(&centroids, b, &weight, CentroidType::Int8, width);
                 let book = book.unwrap();
-                assert!(sums(&book, b).iter().all(|&sum| sum <= u32::from(width.0)));
+                let most = u32::from(width.pair);
+                assert!(sums(&book, b, 2).iter().all(|&sum| sum <= most));
+                let most = u32::from(width.centroid);
+                assert!(sums(&book, b, b).iter().all(|&sum| sum <= most));
                 // Nowhere near: the largest of them is used.
                 assert!(
-                    sums(&book, b)
+                    sums(&book, b, 2)
                         .iter()
-                        .any(|&sum| 4 * sum > u32::from(width.0))
+                        .any(|&sum| 4 * sum > u32::from(width.pair))
                 );
                 let error: f64 = (book.decode().iter().zip(&centroids).zip(&weight))
                     .map(|((a, b), w)| w * f64::from(a - b).powi(2))
@@ -281,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_pair_that_is_too_wide_loses_on_both_sides() {
-        let round = |pair: [f32; 2]| Width(64).round(&pair, 1.0).collect::<Vec<_>>();
+        let round = |pair: [f32; 2]| Width::pairs(64).round(&pair, 1.0).collect::<Vec<_>>();
         assert_eq!(round([40.0, -40.0]), [32, -32]);
         assert_eq!(round([-70.0, 10.0]), [-62, 2]);
         assert_eq!(round([3.0, 100.0]), [0, 64]);
@@ -299,8 +331,8 @@ mod tests {
             let error = share * centroids.len() as f64;
             Width::narrowest(&centroids, 8, &weight, error)
         };
-        assert_eq!(narrowest(0.3), Width(64));
-        assert_eq!(narrowest(0.02), Width(128));
+        assert_eq!(narrowest(0.3), Width::NARROW[0]);
+        assert_eq!(narrowest(0.02), Width::pairs(128));
         assert_eq!(narrowest(0.001), Width::WIDE);
         assert_eq!(narrowest(0.0), Width::WIDE);
         let odd = Width::narrowest(&centroids[..768], 3, &weight[..768], 1e9);

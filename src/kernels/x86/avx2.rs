@@ -4,14 +4,17 @@ use std::arch::x86_64::*;
 
 use crate::kernels::simd::{Op, Simd};
 
-/// A processor with AVX2 and FMA.
+/// A processor with AVX2, FMA and BMI2: all that have the first have the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Avx2(());
 
 impl Avx2 {
     /// The token, if the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+        let has = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("bmi2");
+        has.then_some(Self(()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod avx2;
 pub(super) mod avx2_dot;
+pub(super) mod avx2_lut;
 pub(super) mod avx512;
 pub(super) mod avx512_dot;
 pub(super) mod vbmi;
