@@ -28,6 +28,7 @@ mod isa;
 #[cfg(target_arch = "x86_64")]
 mod lut;
 mod micro;
+mod pairs;
 mod portable;
 mod portable_dot;
 #[cfg(test)]
