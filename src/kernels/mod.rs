@@ -28,6 +28,7 @@ mod isa;
 #[cfg(target_arch = "x86_64")]
 mod lut;
 mod micro;
+#[cfg(target_arch = "x86_64")]
 mod pairs;
 mod portable;
 mod portable_dot;

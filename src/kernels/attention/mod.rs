@@ -15,6 +15,7 @@
 //! A query's result is a chain of operations in the order of the keys and columns, in a lane of its
 //! own: it does not depend on the other queries, texts and threads.
 
+#[cfg(target_arch = "x86_64")]
 mod pairs;
 mod product;
 #[cfg(test)]
@@ -28,8 +29,6 @@ use super::elementwise::exp2_of_negative;
 use super::pairs::Pairs as _;
 use super::shared::Shared;
 use super::simd::{Op, Simd};
-#[cfg(target_arch = "x86_64")]
-use super::x86;
 use super::{Isa, Threads};
 
 /// Keys and values of several texts, one after another, each `[rows][hidden]`.
@@ -61,7 +60,7 @@ impl Queries {
 
 /// Puts `softmax(q k^T / sqrt(head width)) v` in the place of each query, head by head within each
 /// text. `rows` is `[queries][hidden]`; `texts` are rows of the keys. With `rounded`, texts for which that
-/// is faster may use 16-bit integers (see [`pairs`]) where all tokens ask.
+/// is faster may use 16-bit integers (see `pairs`) where all tokens ask.
 pub(crate) fn attention(
     (isa, threads): (Isa, Threads),
     heads: &Heads,
@@ -86,30 +85,16 @@ pub(crate) fn attention(
         let (pair, part) = (item / parts, item % parts);
         let (text, head) = (pair / heads.heads, pair % heads.heads);
         SCRATCH.with_borrow_mut(|scratch| {
-            let keys = texts[text].clone();
-            let rounded = rounded
-                && queries == Queries::All
-                && (pairs::FEWEST..=pairs::MOST).contains(&keys.len());
             let part = Part {
                 heads,
-                keys,
+                keys: texts[text].clone(),
                 queries: queries.of(text, &texts[text]),
                 head,
                 part: (part, parts),
                 rows: &rows,
                 scratch,
             };
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2(token) if rounded => x86::pairs::Avx2Pairs(token).run(part),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512(token) if rounded => x86::pairs::Avx512Pairs(token).run(part),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Vnni(token) if rounded => x86::pairs::VnniPairs(token).run(part),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Vbmi(token) if rounded => x86::pairs::VnniPairs(token.vnni()).run(part),
-                _ => isa.run(part),
-            }
+            part.run(isa, rounded && queries == Queries::All);
         });
     });
 }
@@ -139,6 +124,7 @@ struct Scratch {
     queries: Vec<f32>,
     /// `[keys][lanes]`
     scores: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
     pairs: pairs::Scratch,
 }
 
@@ -150,6 +136,26 @@ thread_local! {
 const WORTH_COPYING: usize = 3;
 
 impl<'a> Part<'a> {
+    /// In 16-bit integers if they are wanted and faster, which depends on the text alone; else in `f32`.
+    #[cfg(target_arch = "x86_64")]
+    fn run(self, isa: Isa, rounded: bool) {
+        use super::x86::pairs::{Avx2Pairs, Avx512Pairs, VnniPairs};
+        let rounded = rounded && (pairs::FEWEST..=pairs::MOST).contains(&self.keys.len());
+        match isa {
+            Isa::Avx2(token) if rounded => Avx2Pairs(token).run(self),
+            Isa::Avx512(token) if rounded => Avx512Pairs(token).run(self),
+            Isa::Avx512Vnni(token) if rounded => VnniPairs(token).run(self),
+            Isa::Avx512Vbmi(token) if rounded => VnniPairs(token.vnni()).run(self),
+            _ => isa.run(self),
+        }
+    }
+
+    /// In `f32`.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn run(self, isa: Isa, _rounded: bool) {
+        isa.run(self);
+    }
+
     /// Its blocks of `lanes` queries.
     fn blocks(&self, lanes: usize) -> Range<usize> {
         let blocks = self.queries.len().div_ceil(lanes);

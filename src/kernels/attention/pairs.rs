@@ -9,8 +9,8 @@
 //!   `2 t` is paired with `2 t + 1`. A sum of weights times values of at most 32767 then stays below
 //!   2^31 for up to 32768 tokens.
 //!
-//! With a head of 64 columns a query or key is rounded to a 5792nd of its largest value, finer than
-//! bfloat16 rounds values near the largest, and so are the weights.
+//! With a head of 64 columns a query or key is rounded to multiples of a 5792nd of its largest value,
+//! 13 bits and the sign; bfloat16 keeps 8 bits of each value.
 //!
 //! A value that is not finite makes a scale that is not a number, and so the context of the queries
 //! that it would have reached.
@@ -22,8 +22,9 @@ use super::super::pairs::{Pairs, PairsOp};
 use super::super::simd::Simd;
 use super::{Heads, Lines, Part, grow, vectors};
 
-/// Fewest tokens for which converting keys and values pays. Depends on the text alone.
-pub(super) const FEWEST: usize = 32;
+/// Fewest tokens for which it pays: with AVX2 a layer of 12 heads of 64 columns took as long at 64
+/// tokens, and 8 % less of the whole forward pass at 512.
+pub(super) const FEWEST: usize = 96;
 /// Most tokens for which a sum of weights times values cannot overflow.
 pub(super) const MOST: usize = 1 << 15;
 /// Rows, of keys or queries, side by side at most.
@@ -118,12 +119,8 @@ impl<'a> Head<'a> {
             let start = (rows.start + token) * heads.hidden + head * width;
             let key = &heads.key[start..start + width];
             for i in (0..half).step_by(lanes) {
-                let low = simd.load_part(&key[i..half.min(i + lanes)], 0.0);
-                let high =
-                    simd.load_part(&key[width.min(half + i)..width.min(half + i + lanes)], 0.0);
-                let [low, high] =
-                    [low, high].map(|k| simd.round(simd.mul(k, simd.splat(key_scale))));
-                pairs.store(pairs.pair(low, high), &mut keys[token * half + i..]);
+                let place = &mut keys[token * half + i..];
+                pairs.store(paired(pairs, key, i, key_scale), place);
             }
         }
         let (value_unit, value_scale) =
@@ -174,6 +171,19 @@ fn largest<S: Simd>(simd: S, of: &[f32], heads: &Heads, rows: &Range<usize>, hea
     f32::from_bits(simd.largest_int(most) as u32)
 }
 
+/// Columns `i` and after of a row, rounded, each with that half the width further on.
+#[inline(always)]
+fn paired<P: Pairs>(pairs: P, row: &[f32], i: usize, scale: f32) -> <P::S as Simd>::I {
+    let simd = pairs.simd();
+    let half = row.len().div_ceil(2);
+    let (low, high) = row.split_at(half);
+    let of = |part: &[f32]| {
+        let part = &part[i.min(part.len())..part.len().min(i + P::S::LANES)];
+        simd.round(simd.mul(simd.load_part(part, 0.0), simd.splat(scale)))
+    };
+    pairs.pair(of(low), of(high))
+}
+
 /// The value of an integer, and its inverse, where `largest` becomes `most`. The first is not a number
 /// if `largest` is not finite.
 fn units(largest: f32, most: f32) -> (f32, f32) {
@@ -210,17 +220,20 @@ fn attend<P: Pairs, const V: usize>(
     for (lane, row) in rows.clone().enumerate() {
         // SAFETY: nothing else is at work on this row, and the borrow ends here.
         let query = unsafe { lines.row(row) };
-        let mut bits = 0;
-        for q in query.iter() {
-            bits = bits.max(q.abs().to_bits());
+        let mut bits = simd.zero_int();
+        for q in query.chunks(P::S::LANES) {
+            bits = simd.max_int(bits, simd.magnitude_bits(simd.load_part(q, 0.0)));
         }
-        let (unit, scale) = units(f32::from_bits(bits), most(head.width));
+        let largest = f32::from_bits(simd.largest_int(bits) as u32);
+        let (unit, scale) = units(largest, most(head.width));
         factors[lane / P::S::LANES][lane % P::S::LANES] = unit * score_unit;
-        let (low, high) = query.split_at(half);
-        let integer = |q: f32| (q * scale).round_ties_even() as i32;
-        for (i, place) in queries.chunks_exact_mut(lanes).take(half).enumerate() {
-            let high = high.get(i).map_or(0, |&q| integer(q));
-            place[lane] = integer(low[i]) & 0xffff | high << 16;
+        for i in (0..half).step_by(P::S::LANES) {
+            let mut columns = [0; 16];
+            pairs.store(paired(pairs, query, i, scale), &mut columns);
+            let places = queries[i * lanes..half * lanes].chunks_exact_mut(lanes);
+            for (place, pair) in places.zip(&columns[..P::S::LANES]) {
+                place[lane] = *pair;
+            }
         }
     }
     let largest = score::<P, V>(pairs, head, queries, &factors, scores);
@@ -287,10 +300,15 @@ fn score<P: Pairs, const V: usize>(
     let simd = pairs.simd();
     let mut largest = [simd.splat(f32::NEG_INFINITY); V];
     let mut key = 0;
+    let half = head.width.div_ceil(2);
+    assert!(head.keys.len() >= head.tokens * half && queries.len() >= half * V * P::S::LANES);
     macro_rules! keys {
         ($rows:literal) => {
             while head.tokens - key >= $rows {
-                keys::<P, V, $rows>(pairs, head, key, queries, factors, out, &mut largest);
+                // SAFETY: asserted above; there are `$rows` keys from `key` on.
+                unsafe {
+                    keys::<P, V, $rows>(pairs, head, key, queries, factors, out, &mut largest);
+                }
                 key += $rows;
             }
         };
@@ -301,8 +319,12 @@ fn score<P: Pairs, const V: usize>(
 }
 
 /// `R` keys from number `key` on.
+///
+/// # Safety
+/// - There are that many keys.
+/// - `queries` has `V` vectors for each pair of columns.
 #[inline(always)]
-fn keys<P: Pairs, const V: usize, const R: usize>(
+unsafe fn keys<P: Pairs, const V: usize, const R: usize>(
     pairs: P,
     head: &Head,
     key: usize,
@@ -314,19 +336,24 @@ fn keys<P: Pairs, const V: usize, const R: usize>(
     let simd = pairs.simd();
     let lanes = V * P::S::LANES;
     let half = head.width.div_ceil(2);
-    let rows: [&[i32]; R] = std::array::from_fn(|r| &head.keys[(key + r) * half..][..half]);
+    // SAFETY: the caller's duty.
+    let rows = unsafe { head.keys.as_ptr().add(key * half) };
+    let mut query = queries.as_ptr();
     let mut sums = [[simd.zero_int(); V]; R];
-    for (i, query) in queries.chunks_exact(lanes).take(half).enumerate() {
+    for i in 0..half {
         let mut q = [simd.zero_int(); V];
         for (v, q) in q.iter_mut().enumerate() {
-            *q = pairs.load(&query[v * P::S::LANES..]);
+            // SAFETY: `query` points to the vectors of pair `i`.
+            *q = unsafe { load(pairs, query.add(v * P::S::LANES)) };
         }
-        for r in 0..R {
-            let k = pairs.splat(rows[r][i]);
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: pair `i` of one of the keys.
+            let k = pairs.splat(unsafe { *rows.add(r * half + i) });
             for v in 0..V {
-                sums[r][v] = pairs.dot(sums[r][v], k, q[v]);
+                sums[v] = pairs.dot(sums[v], k, q[v]);
             }
         }
+        query = query.wrapping_add(lanes);
     }
     let out = &mut out[key * lanes..][..R * lanes];
     for r in 0..R {
@@ -352,21 +379,26 @@ fn context<P: Pairs, const R: usize>(
     const C: usize = 2;
     let simd = pairs.simd();
     let (panel, steps) = (panel::<P::S>(), head.tokens.div_ceil(2));
+    assert!(weights.len() >= (steps - 1) * stride + R);
     for (p, start) in (0..head.width).step_by(panel).enumerate() {
         let values = &head.values[p * steps * panel..][..steps * panel];
         let mut sums = [[simd.zero_int(); C]; R];
-        for (step, values) in values.chunks_exact(panel).enumerate() {
+        let (mut value, mut weight) = (values.as_ptr(), weights.as_ptr());
+        for _ in 0..steps {
             let mut v = [simd.zero_int(); C];
             for (c, v) in v.iter_mut().enumerate() {
-                *v = pairs.load(&values[c * P::S::LANES..]);
+                // SAFETY: `value` points to a panel of one of the steps.
+                *v = unsafe { load(pairs, value.add(c * P::S::LANES)) };
             }
-            let weights = &weights[step * stride..][..R];
-            for r in 0..R {
-                let w = pairs.splat(weights[r]);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: `weight` points to `R` weights of that step, as asserted above.
+                let w = pairs.splat(unsafe { *weight.add(r) });
                 for c in 0..C {
-                    sums[r][c] = pairs.dot(sums[r][c], w, v[c]);
+                    sums[c] = pairs.dot(sums[c], w, v[c]);
                 }
             }
+            value = value.wrapping_add(panel);
+            weight = weight.wrapping_add(stride);
         }
         for r in 0..R {
             let mut row = [0.0; 32];
@@ -381,4 +413,12 @@ fn context<P: Pairs, const R: usize>(
             }
         }
     }
+}
+
+/// # Safety
+/// - `values` points to a vector of pairs.
+#[inline(always)]
+unsafe fn load<P: Pairs>(pairs: P, values: *const i32) -> <P::S as Simd>::I {
+    // SAFETY: the caller's duty.
+    pairs.load(unsafe { std::slice::from_raw_parts(values, P::S::LANES) })
 }
