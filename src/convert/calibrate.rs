@@ -294,7 +294,7 @@ impl<'a> Calibration<'a> {
             .map(|t| t.start - first..t.end - first)
             .collect();
         let machine = (self.isa, self.threads);
-        attention(machine, &heads, &texts, Queries::All, &mut attended);
+        attention(machine, &heads, &texts, Queries::All, false, &mut attended);
         if stage == Stage::Output {
             return Run {
                 input: attended,

@@ -30,6 +30,8 @@ mod lut;
 #[cfg(target_arch = "x86_64")]
 mod lut16;
 mod micro;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod portable;
 mod portable_dot;
 #[cfg(test)]

@@ -15,6 +15,8 @@
 //! A query's result is a chain of operations in the order of the keys and columns, in a lane of its
 //! own: it does not depend on the other queries, texts and threads.
 
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod product;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::elementwise::exp2_of_negative;
+#[cfg(target_arch = "x86_64")]
+use super::pairs::Pairs as _;
 use super::shared::Shared;
 use super::simd::{Op, Simd};
 use super::{Isa, Threads};
@@ -55,12 +59,14 @@ impl Queries {
 }
 
 /// Puts `softmax(q k^T / sqrt(head width)) v` in the place of each query, head by head within each
-/// text. `rows` is `[queries][hidden]`; `texts` are rows of the keys.
+/// text. `rows` is `[queries][hidden]`; `texts` are rows of the keys. With `rounded`, texts for which that
+/// is faster may use 16-bit integers (see `pairs`) where all tokens ask.
 pub(crate) fn attention(
     (isa, threads): (Isa, Threads),
     heads: &Heads,
     texts: &[Range<usize>],
     queries: Queries,
+    rounded: bool,
     rows: &mut [f32],
 ) {
     assert_eq!(heads.key.len(), heads.value.len());
@@ -79,7 +85,7 @@ pub(crate) fn attention(
         let (pair, part) = (item / parts, item % parts);
         let (text, head) = (pair / heads.heads, pair % heads.heads);
         SCRATCH.with_borrow_mut(|scratch| {
-            isa.run(Part {
+            let part = Part {
                 heads,
                 keys: texts[text].clone(),
                 queries: queries.of(text, &texts[text]),
@@ -87,7 +93,8 @@ pub(crate) fn attention(
                 part: (part, parts),
                 rows: &rows,
                 scratch,
-            });
+            };
+            part.run(isa, rounded && queries == Queries::All);
         });
     });
 }
@@ -117,6 +124,8 @@ struct Scratch {
     queries: Vec<f32>,
     /// `[keys][lanes]`
     scores: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    pairs: pairs::Scratch,
 }
 
 thread_local! {
@@ -126,24 +135,55 @@ thread_local! {
 /// Blocks of queries from which copying keys and values pays.
 const WORTH_COPYING: usize = 3;
 
+impl<'a> Part<'a> {
+    /// In 16-bit integers if they are wanted and faster, which depends on the text alone; else in `f32`.
+    #[cfg(target_arch = "x86_64")]
+    fn run(self, isa: Isa, rounded: bool) {
+        use super::x86::pairs::{Avx2Pairs, Avx512Pairs, VnniPairs};
+        let rounded = rounded && (pairs::FEWEST..=pairs::MOST).contains(&self.keys.len());
+        match isa {
+            Isa::Avx2(token) if rounded => Avx2Pairs(token).run(self),
+            Isa::Avx512(token) if rounded => Avx512Pairs(token).run(self),
+            Isa::Avx512Vnni(token) if rounded => VnniPairs(token).run(self),
+            Isa::Avx512Vbmi(token) if rounded => VnniPairs(token.vnni()).run(self),
+            _ => isa.run(self),
+        }
+    }
+
+    /// In `f32`.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn run(self, isa: Isa, _rounded: bool) {
+        isa.run(self);
+    }
+
+    /// Its blocks of `lanes` queries.
+    fn blocks(&self, lanes: usize) -> Range<usize> {
+        let blocks = self.queries.len().div_ceil(lanes);
+        let (part, parts) = self.part;
+        part * blocks / parts..(part + 1) * blocks / parts
+    }
+
+    fn lines(&self) -> Lines<'a> {
+        let width = self.heads.hidden / self.heads.heads;
+        Lines {
+            rows: self.rows,
+            hidden: self.heads.hidden,
+            columns: self.head * width..(self.head + 1) * width,
+        }
+    }
+}
+
 impl Op for Part<'_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, simd: S) {
         let lanes = vectors::<S>() * S::LANES;
-        let blocks = self.queries.len().div_ceil(lanes);
-        let (part, parts) = self.part;
-        let blocks = part * blocks / parts..(part + 1) * blocks / parts;
+        let blocks = self.blocks(lanes);
         if blocks.is_empty() {
             return;
         }
-        let width = self.heads.hidden / self.heads.heads;
-        let lines = Lines {
-            rows: self.rows,
-            hidden: self.heads.hidden,
-            columns: self.head * width..(self.head + 1) * width,
-        };
+        let lines = self.lines();
         let scratch = self.scratch;
         let places = (&mut scratch.keys, &mut scratch.values);
         let head = Head::new::<S>(self.heads, self.keys, self.head, blocks.len(), places);
@@ -227,9 +267,9 @@ impl<'a> Head<'a> {
 }
 
 /// Makes room for `n` values; those that are there stay, whatever they are.
-fn grow(values: &mut Vec<f32>, n: usize) {
+fn grow<T: Copy + Default>(values: &mut Vec<T>, n: usize) {
     if values.len() < n {
-        values.resize(n, 0.0);
+        values.resize(n, T::default());
     }
 }
 

@@ -33,6 +33,17 @@ impl Case {
     }
 
     fn run(&self, isa: Isa, threads: usize, texts: &[Range<usize>], queries: Queries) -> Vec<f32> {
+        self.run_as(isa, threads, texts, queries, false)
+    }
+
+    fn run_as(
+        &self,
+        isa: Isa,
+        threads: usize,
+        texts: &[Range<usize>],
+        queries: Queries,
+        rounded: bool,
+    ) -> Vec<f32> {
         let heads = Heads {
             key: &self.key,
             value: &self.value,
@@ -46,7 +57,8 @@ impl Case {
                 .copied()
                 .collect(),
         };
-        attention((isa, Threads(threads)), &heads, texts, queries, &mut rows);
+        let machine = (isa, Threads(threads));
+        attention(machine, &heads, texts, queries, rounded, &mut rows);
         rows
     }
 
@@ -148,6 +160,134 @@ fn a_score_that_is_not_a_number_makes_the_context_none() {
                     let nan = values[..16].iter().all(|v| v.is_nan());
                     assert_eq!(nan, hit, "{} {token} {value} {row}", isa.name());
                     assert!(values[16..].iter().all(|v| v.is_finite()));
+                }
+            }
+        }
+    }
+}
+
+/// Instruction sets whose attention differs if it is rounded.
+fn rounding() -> impl Iterator<Item = Isa> {
+    let case = Case::new(&[100], 1, 16);
+    Isa::available().into_iter().filter(move |&isa| {
+        let [exact, rounded] =
+            [false, true].map(|rounded| case.run_as(isa, 1, &case.texts, Queries::All, rounded));
+        bits(&exact) != bits(&rounded)
+    })
+}
+
+#[test]
+fn attention_is_rounded_with_avx2_and_beyond() {
+    let found: Vec<_> = rounding().map(Isa::name).collect();
+    let all = Isa::available().into_iter().map(Isa::name);
+    let expected = all.filter(|name| name.starts_with("avx"));
+    assert_eq!(found, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn rounded_attention_stays_close_to_its_formula() {
+    for isa in rounding() {
+        for width in [1, 2, 5, 8, 15, 16, 31, 32, 33, 64, 72, 130] {
+            let case = Case::new(&[95, 96, 97, 3, 129, 130], 2, width);
+            let rows = case.run_as(isa, 1, &case.texts, Queries::All, true);
+            for text in &case.texts {
+                for token in text.clone() {
+                    for head in 0..2 {
+                        let start = token * case.hidden + head * width;
+                        let exact = case.exact(text, token, head);
+                        for (y, exact) in rows[start..].iter().zip(exact) {
+                            let error = (f64::from(*y) - exact).abs();
+                            // Of values up to 2; bfloat16 is off by up to 4e-3 in each.
+                            assert!(error < 6e-4, "{} {width}: {error:e}", isa.name());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rounded_attention_of_a_text_does_not_depend_on_its_batch_or_threads() {
+    for isa in Isa::available() {
+        for width in [12, 64] {
+            let case = Case::new(&[1, 130, 5, 48, 260], 3, width);
+            let run = |threads, texts: &[_]| case.run_as(isa, threads, texts, Queries::All, true);
+            let all = run(1, &case.texts);
+            for threads in [2, 5] {
+                assert_eq!(bits(&all), bits(&run(threads, &case.texts)));
+            }
+            for text in &case.texts {
+                let alone = run(5, std::slice::from_ref(text));
+                let range = text.start * case.hidden..text.end * case.hidden;
+                assert_eq!(bits(&alone[range.clone()]), bits(&all[range]));
+            }
+            // One query alone is not rounded.
+            let first = |rounded| case.run_as(isa, 1, &case.texts, Queries::First, rounded);
+            assert_eq!(bits(&first(false)), bits(&first(true)));
+        }
+    }
+}
+
+/// All factors at their largest: the sums come as near to 2^31 as they can.
+#[test]
+fn rounded_attention_does_not_overflow() {
+    for isa in rounding() {
+        for (width, tokens) in [(64, 700), (63, 99), (1, 100), (256, 100)] {
+            for sign in [1.0, -1.0] {
+                let mut case = Case::new(&[tokens], 1, width);
+                case.key.fill(3.0);
+                case.query.fill(sign * 1e3);
+                case.value.fill(sign * 5.0);
+                let rows = case.run_as(isa, 1, &case.texts, Queries::All, true);
+                for y in &rows {
+                    let error = (y - sign * 5.0).abs();
+                    assert!(
+                        error < 5.0 * tokens as f32 / 65534.0 + 1e-4,
+                        "{} {y}",
+                        isa.name()
+                    );
+                }
+                // One key wins, with a weight of 1.
+                case.key[width..].fill(-3.0 * sign);
+                case.key[..width].fill(3.0 * sign);
+                case.value[..width].fill(-7.0);
+                let rows = case.run_as(isa, 1, &case.texts, Queries::All, true);
+                assert!(
+                    rows.iter().all(|y| (y + 7.0).abs() < 1e-5),
+                    "{} {rows:?}",
+                    isa.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn rounded_attention_of_zeros_is_the_mean_and_of_nothing_finite_is_none() {
+    for isa in rounding() {
+        for tokens in [96, 97, 141] {
+            let mut case = Case::new(&[tokens], 2, 16);
+            case.key.fill(0.0);
+            let rows = case.run_as(isa, 1, &case.texts, Queries::All, true);
+            for (at, y) in rows.iter().enumerate() {
+                let column = (0..tokens).map(|t| f64::from(case.value[t * 32 + at % 32]));
+                let mean = column.sum::<f64>() / tokens as f64;
+                assert!((f64::from(*y) - mean).abs() < 2e-4 * tokens as f64 / 32.0);
+            }
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for place in 0..3 {
+                    let mut case = Case::new(&[4, tokens], 2, 16);
+                    let at = (4 + tokens / 2) * 32 + 3;
+                    [&mut case.query, &mut case.key, &mut case.value][place][at] = value;
+                    let rows = case.run_as(isa, 1, &case.texts, Queries::All, true);
+                    for (row, values) in rows.chunks_exact(32).enumerate() {
+                        // A query reaches its own row alone.
+                        let hit = row >= 4 && (place > 0 || row == 4 + tokens / 2);
+                        let nan = values[..16].iter().all(|v| v.is_nan());
+                        assert_eq!(nan, hit, "{} {value} {place} {row}", isa.name());
+                        assert!(values[16..].iter().all(|v| v.is_finite()));
+                    }
                 }
             }
         }

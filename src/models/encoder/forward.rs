@@ -5,7 +5,7 @@ use super::{Encoder, Layer, Pooling, Task};
 use crate::kernels::attention::{Heads, Queries, attention};
 use crate::kernels::elementwise::{Activation, normalize};
 use crate::kernels::fused;
-use crate::nn::{Context, Input};
+use crate::nn::{Context, Input, Mode};
 
 impl Encoder {
     /// Memory for a call, without texts yet.
@@ -179,7 +179,8 @@ impl Encoder {
             hidden,
             heads: self.config.heads,
         };
-        attention(machine, &heads, texts, queries, query);
+        let rounded = context.mode == Mode::Int8;
+        attention(machine, &heads, texts, queries, rounded, query);
         let attended = query;
         if layer.output.int8(context.mode) {
             fused::quantize(machine, attended, hidden, quantized);
