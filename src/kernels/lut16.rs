@@ -82,10 +82,9 @@ pub(super) fn linear(
 
     let tiles = Tile::count(out_features);
     let groups = rows.div_ceil(ROWS);
-    // Groups alone, if there are enough of them: parts of the outputs each need tables of their own.
+    // Groups alone, if threads get about as many each: parts of the outputs need tables of their own.
     let parts = match threads.0 {
-        1 => 1,
-        threads if groups >= 2 * threads => 1,
+        threads if groups.is_multiple_of(threads) || groups >= 4 * threads => 1,
         threads => threads.min(tiles),
     };
     let output = Shared::new(y);
