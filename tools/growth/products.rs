@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let rows = numbers(rows)?;
     for width in numbers(widths)? {
-        let product = |&rows: &usize| Matmul::new([width, width], 8, rows, 32);
+        let product = |&rows: &usize| Matmul::new([width, width], 8, rows, 16);
         let mut products = rows.iter().map(product).collect::<Result<Vec<_>, _>>()?;
         let mut times = vec![Vec::new(); rows.len()];
         for _ in 0..ROUNDS {
