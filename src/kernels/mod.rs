@@ -58,6 +58,8 @@ pub(crate) use weights::{Codebook, Codes, Offsets, Weights, Zero};
 macro_rules! dispatch_int8 {
     ($isa:expr, $room:expr, $dot:ident => $body:expr) => {{
         use $crate::kernels::{Isa, portable_dot::PortableInt8};
+        // Only AVX2 asks for it.
+        let _: u32 = $room;
         match $isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(token) if $room >= 2 => {
