@@ -18,6 +18,7 @@ fn matmul(c: &mut Criterion) {
                     ("int8", 127),
                     ("int8, up to 64", 64),
                     ("int8, up to 32", 32),
+                    ("int8, up to 16", 16),
                 ] {
                     let mut matmul = Matmul::new(shape, block, rows, largest).unwrap();
                     group.throughput(Throughput::Elements(matmul.work()));

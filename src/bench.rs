@@ -20,7 +20,7 @@ pub struct Matmul {
 
 impl Matmul {
     /// One thread, the instruction set of `CENTROID_ISA` or the fastest. The values of the codebook are
-    /// at most `largest`: up to 32 and up to 64 there are faster kernels on some processors.
+    /// at most `largest`: up to 16, 32 and 64 there are ever faster kernels on some processors.
     ///
     /// # Errors
     /// If that instruction set is not there.
@@ -97,8 +97,8 @@ fn weights<'a>(
     }
 }
 
-/// Multiply-accumulates a second that one core reaches at best in `mode`, on the instruction set called
-/// `isa`: those of the microkernel alone.
+/// Multiply-accumulates a second that one core reaches in `mode` by multiplying, on the instruction set
+/// called `isa`: those of the microkernel alone.
 ///
 /// # Errors
 /// If that instruction set is not there.

@@ -32,7 +32,8 @@ use table::{Format, Table};
 /// With --roofline also: the peak, in 1e9 multiply-accumulates a second, of the multiplying loop alone
 /// on data in the first-level cache, measured on one core before the rows and taken once for each
 /// thread; what share of it the linear layers reach while they run; and what share the whole forward
-/// pass reaches, counting the products of linear layers alone.
+/// pass reaches, counting the products of linear layers alone. Codes that share dot products save
+/// multiplications, so that a share can be above 100.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     centroid bench roberta-base --seq 128 --batch 1,8 --threads 1,2\n  \

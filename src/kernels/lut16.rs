@@ -3,8 +3,7 @@
 //! Codes share dot products: however many outputs there are, a block of eight inputs of a row has no
 //! more than 256 different ones. They are computed once, into a table whose entries hold those of
 //! sixteen rows side by side, and an output adds up the entries that its codes name. For 768 outputs
-//! that is a third of the multiplications of a product, for 3072 a twelfth, and looking up and adding
-//! sixteen numbers takes about as long as one multiplication of sixteen.
+//! that is a third of the multiplications of a product, for 3072 a twelfth.
 //!
 //! Entries are `i16`. Two of them are added as such, where the codebook's values allow that
 //! ([`Codebook::sums`](super::Codebook::sums)); then they are added to sums in `i32`. (Adding four brought
@@ -37,8 +36,9 @@ thread_local! {
     static CENTROIDS: RefCell<Vec<Centroid>> = RefCell::default();
 }
 
-/// The fewest rows of a group that are faster so than by looking up weights. Measured on a Zen 3, in
-/// cycles a code: 0.5 and 0.26 a row for those, against 2 for a group, and 900 an output for its tables.
+/// The fewest rows of a group that are faster so than by looking up weights. From times on a Zen 3, in
+/// cycles a code: 0.5 and 0.26 a row for looking up weights; 2 for a group of rows whatever they are, and
+/// 900 / `out_features` as a code's share in making the tables.
 fn fewest(out_features: usize) -> usize {
     7 + 3500 / out_features
 }

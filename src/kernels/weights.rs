@@ -109,8 +109,8 @@ impl Codebook {
         Self::new(values.to_vec(), exact, block, scale, scale)
     }
 
-    /// From `f16` centroids, which the `int8` table holds rounded to 8 bits, within [`PAIR`]: at two bits
-    /// a weight, that adds a thousandth to the error of the quantization.
+    /// From `f16` centroids, which the `int8` table holds rounded to 8 bits, within [`PAIR`], as
+    /// the kernels for narrow codebooks need it.
     pub(crate) fn from_f16(values: &[f16], block: usize) -> Self {
         let exact: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
         let largest = exact.iter().fold(0f32, |m, v| m.max(v.abs() / 127.0));
