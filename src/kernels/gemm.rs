@@ -19,6 +19,7 @@ use std::cell::RefCell;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::buffer::Buffer;
 use super::dot::{Dot, DotOp, STEP, Sum};
 use super::entry::Entry;
 use super::finish::{Constants, Finish};
@@ -31,26 +32,6 @@ use crate::layout::{INT8_GROUP, TILE, Tile};
 /// Rows whose activations are used together: those of a block of 768 inputs take 74 kB as bytes and
 /// 147 kB as `i16`, a part of a second-level cache.
 const ROW_BLOCK: usize = 96;
-
-/// A cache line, so that vectors do not straddle two.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-/// Memory that grows to what is needed and is used again.
-#[derive(Default)]
-struct Buffer(Vec<Line>);
-
-impl Buffer {
-    /// `len` values of any content.
-    fn of<T: Pod>(&mut self, len: usize) -> &mut [T] {
-        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
-        if self.0.len() < lines {
-            self.0.resize(lines, Line([0; 64]));
-        }
-        &mut bytemuck::cast_slice_mut(&mut self.0)[..len]
-    }
-}
 
 #[derive(Default)]
 struct Scratch {

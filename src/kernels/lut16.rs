@@ -1,161 +1,304 @@
-//! The product by tables of dot products, sixteen rows at a time.
+//! The product by tables of dot products, for a group of rows at a time.
 //!
 //! Codes share dot products: however many outputs there are, a block of eight inputs of a row has no
 //! more than 256 different ones. They are computed once, into a table whose entries hold those of
-//! sixteen rows side by side, and an output adds up the entries that its codes name. For 768 outputs
-//! that is a third of the multiplications of a product, for 3072 a twelfth.
+//! the group's rows side by side, and an output adds up the entries that its codes name. For 768 outputs
+//! that is a third of the multiplications of a product, for 3072 a twelfth; and looking up a code costs
+//! nearly the same for eight rows as for one.
 //!
 //! Entries are `i16`. Two of them are added as such, where the codebook's values allow that
 //! ([`Codebook::sums`](super::Codebook::sums)); then they are added to sums in `i32`. (Adding four brought
-//! nothing.) All of it is exact: the sums are those of
-//! [`gemm`](super::gemm), bit for bit.
+//! nothing.) All of it is exact: the sums are those of [`gemm`](super::gemm), bit for bit.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use bytemuck::Zeroable;
 
+use super::buffer::Buffer;
 use super::finish::{Constants, Finish, Int8};
+use super::lanes::{BLOCK, Lanes, LookUp};
 use super::shared::Shared;
-use super::x86::avx2::Avx2;
-use super::x86::avx2_lut::{BLOCK, Centroid, ROWS, Rows, Sums, TABLES, Table};
-use super::{Codes, QuantizedRows, Threads, Weights};
+use super::{Codes, Isa, QuantizedRows, Threads, Weights};
 use crate::layout::{TILE, Tile};
 
 /// The fewest outputs: they share the cost of the tables.
 const OUTPUTS: usize = 512;
+/// Tables that are used together: those of sixteen rows fill a first-level cache of 32 KiB. More, for
+/// eight rows, brought nothing.
+const TABLES: usize = 4;
+/// The most rows of a group.
+const MOST: usize = 16;
+/// The most parts that the input is split into, for threads: each has sums of its own.
+const PARTS: usize = 8;
 
 #[derive(Default)]
 struct Scratch {
-    tables: Vec<Table>,
-    sums: Vec<Sums>,
+    tables: Buffer,
+    sums: Buffer,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    /// Of the thread that calls; taken while it waits for others.
-    static CENTROIDS: RefCell<Vec<Centroid>> = RefCell::default();
+    /// Centroids, and sums that threads share: of the thread that calls; taken while it waits for others.
+    static SHARED: RefCell<[Buffer; 2]> = RefCell::default();
 }
 
-/// The fewest rows of a group that are faster so than by looking up weights. From times on a Zen 3, in
-/// cycles a code: 0.5 and 0.26 a row for looking up weights; 2 for a group of rows whatever they are, and
-/// 900 / `out_features` as a code's share in making the tables.
-fn fewest(out_features: usize) -> usize {
-    7 + 3500 / out_features
-}
-
-/// How many of the first rows to multiply with tables: groups of sixteen, and a rest that is worth one.
-pub(super) fn suits(weights: &Weights, rows: usize) -> usize {
+/// Whether to use tables at all.
+fn suits(weights: &Weights) -> bool {
     let Codes::Pq { book, .. } = weights.codes else {
-        return 0;
+        return false;
     };
-    let fits = book.block == BLOCK
+    book.block == BLOCK
         && book.looks_up()
+        // Pairs of products with activations up to 255 fit an `i16`, and two entries.
+        && book.room >= 1
         && book.sums >= 2
         && weights.out_features >= OUTPUTS
-        && weights.out_features.is_multiple_of(TILE);
-    match rows % ROWS {
-        _ if !fits => 0,
-        rest if rest >= fewest(weights.out_features) => rows,
-        rest => rows - rest,
+        && weights.out_features.is_multiple_of(TILE)
+}
+
+/// How many of the first rows to multiply in groups of sixteen, and how many then in one of eight. The
+/// rest is faster by looking up weights.
+///
+/// From times on a Zen 3, in cycles a code: 0.5 and 0.26 a row for looking up weights; 1.2 and
+/// 600 / `out_features` for eight rows, and 1.9 and 900 / `out_features` for sixteen, however many of
+/// them there are. The second number of those is a code's share in making the tables.
+#[cfg(target_arch = "x86_64")]
+fn split(out_features: usize, rows: usize) -> (usize, usize) {
+    match rows % 16 {
+        9.. => (rows, 0),
+        rest if rest >= 4 + 1900 / out_features => (rows - rest, rest),
+        rest => (rows - rest, 0),
     }
 }
 
-/// Fills the first `rows` rows of `y` (`[rows][out_features]`), for which [`suits`] said yes. `rate` is
-/// about how many products are added in a nanosecond.
+/// Fills the first rows of `y` (`[rows][out_features]`), as many as are faster so, and returns how many. `rate`
+/// is about how many products are added in a nanosecond.
 pub(super) fn linear(
-    token: Avx2,
+    isa: Isa,
+    threads: (Threads, usize),
+    weights: &Weights,
+    x: &QuantizedRows,
+    y: &mut [f32],
+) -> usize {
+    if !suits(weights) {
+        return 0;
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(token) => avx2(token, threads, weights, x, y),
+        // A product of bytes takes as many instructions for 64 as with AVX2 for 32, so tables win there too.
+        // (With VNNI it takes one, of which tables would have to be twice as wide.)
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(token) => avx2(token.avx2(), threads, weights, x, y),
+        _ => 0,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2(
+    token: super::x86::avx2::Avx2,
+    threads: (Threads, usize),
+    weights: &Weights,
+    x: &QuantizedRows,
+    y: &mut [f32],
+) -> usize {
+    use super::x86::avx2_lut::{Eight, Sixteen};
+    let (sixteen, eight) = split(weights.out_features, x.rows());
+    let rows = sixteen + eight;
+    if sixteen > 0 {
+        groups(Sixteen(token), threads, weights, x, 0..sixteen, y);
+    }
+    if eight > 0 {
+        groups(Eight(token), threads, weights, x, sixteen..rows, y);
+    }
+    rows
+}
+
+/// Fills rows `rows` of `y` (`[rows of x][out_features]`).
+fn groups<L: Lanes>(
+    lanes: L,
     (threads, rate): (Threads, usize),
     weights: &Weights,
     x: &QuantizedRows,
-    rows: usize,
+    rows: Range<usize>,
     y: &mut [f32],
 ) {
     let Codes::Pq { codes, book } = weights.codes else {
         unreachable!("tables are for codes");
     };
     let (columns, out_features) = (x.columns(), weights.out_features);
-    let blocks = columns.div_ceil(BLOCK);
-    let mut centroids = CENTROIDS.take();
-    centroids.clear();
-    centroids.extend(book.int8.chunks_exact(BLOCK).map(Centroid::new));
-    let of_codes: &[Centroid; 256] = centroids[..].try_into().expect("a row for every code");
-
-    let tiles = Tile::count(out_features);
-    let groups = rows.div_ceil(ROWS);
-    // Groups alone, if threads get about as many each: parts of the outputs need tables of their own.
+    let [mut centroids, mut shared] = SHARED.take();
+    let of_codes = centroids.of::<L::Centroids>(256 / L::EACH);
+    L::centroids(&book.int8, of_codes);
+    let groups = rows.len().div_ceil(L::ROWS);
+    let product = Product::<L> {
+        weights,
+        codes,
+        centroids: of_codes,
+        x,
+        rows,
+        groups,
+        blocks: columns.div_ceil(BLOCK),
+        output: Shared::new(y),
+    };
+    // If threads do not get about as many groups each, they share groups: a part of the input each.
     let parts = match threads.0 {
         threads if groups.is_multiple_of(threads) || groups >= 4 * threads => 1,
-        threads => threads.min(tiles),
+        threads => threads.min(PARTS).min(product.blocks.div_ceil(TABLES)),
     };
-    let output = Shared::new(y);
-    let finish = Int8::new(x, 0);
-    let work = rows * out_features * columns;
-    threads.each_for(groups * parts, work / rate, |item| {
-        let (group, part) = (item / parts, item % parts);
-        let tiles = part * tiles / parts..(part + 1) * tiles / parts;
-        // As even as they come.
-        let rows = group * rows / groups..(group + 1) * rows / groups;
-        SCRATCH.with_borrow_mut(|scratch| {
-            if scratch.tables.is_empty() {
-                scratch.tables.resize(TABLES, Table::zeroed());
-            }
-            let outputs = tiles.len() * TILE;
-            if scratch.sums.len() < outputs {
-                scratch.sums.resize(outputs, Sums::zeroed());
-            }
-            let tables: &mut [Table; TABLES] = (&mut scratch.tables[..])
-                .try_into()
-                .expect("as many as that");
-            let (sums, _) = scratch.sums[..outputs].as_chunks_mut::<TILE>();
-            sums.as_flattened_mut().fill(Sums::zeroed());
-            for from in (0..blocks).step_by(TABLES) {
-                let to = (from + TABLES).min(blocks);
-                for (block, table) in (from..to).zip(&mut *tables) {
-                    let inputs = block * BLOCK..((block + 1) * BLOCK).min(columns);
-                    let row = |row: usize| {
-                        let values = &x.values()[row * columns..][inputs.clone()];
-                        values.try_into().unwrap_or_else(|_| {
-                            let mut block = [0; BLOCK];
-                            block[..values.len()].copy_from_slice(values);
-                            block
-                        })
-                    };
-                    token.table(of_codes, &Rows::new(rows.clone().map(row)), table);
-                }
-                for (tile, sums) in tiles.clone().zip(&mut *sums) {
-                    let start = (tile * blocks + from) * TILE;
-                    let (codes, _) = codes[start..start + (to - from) * TILE].as_chunks::<TILE>();
-                    look_up(token, codes, tables, sums);
-                }
-            }
-            for (tile, sums) in tiles.clone().zip(&*sums) {
-                let tile = Tile::nth(tile, out_features);
-                let constants = Constants::new(weights, tile);
-                for (r, row) in rows.clone().enumerate() {
-                    let mut of_row = [0; TILE];
-                    for (to, sums) in of_row.iter_mut().zip(sums) {
-                        *to = sums.0[r % 2][r / 2];
-                    }
-                    let start = row * out_features + tile.first;
-                    // SAFETY: a tile and a group of rows are handed to one thread.
-                    let out = unsafe { output.part(start..start + TILE) };
-                    finish.row(&constants, row, &of_row, out);
-                }
-            }
+    let work = product.rows.len() * out_features * columns;
+    let tiles = out_features / TILE;
+    if parts == 1 {
+        threads.each_for(groups, work / rate, |group| {
+            SCRATCH.with_borrow_mut(|Scratch { tables, sums }| {
+                let sums = sums.of(out_features);
+                product.add(lanes, group, 0..product.blocks, tables, sums);
+                (0..tiles).for_each(|tile| product.finish(group, tile, &sums[tile * TILE..]));
+            });
         });
-    });
-    CENTROIDS.set(centroids);
+    } else {
+        let sums = Shared::new(shared.of::<L::Sums>(groups * parts * out_features));
+        threads.each_for(groups * parts, work / rate, |item| {
+            let start = |part: usize| part * product.blocks / parts;
+            let part = item % parts;
+            // SAFETY: each item has sums of its own.
+            let sums = unsafe { sums.part(item * out_features..(item + 1) * out_features) };
+            SCRATCH.with_borrow_mut(|Scratch { tables, .. }| {
+                product.add(
+                    lanes,
+                    item / parts,
+                    start(part)..start(part + 1),
+                    tables,
+                    sums,
+                );
+            });
+        });
+        // A product adds up a few numbers here for each hundred above.
+        threads.each_for(groups * tiles, work / rate, |item| {
+            let (group, tile) = (item / tiles, item % tiles);
+            let mut parts = (0..parts).map(|part| {
+                let start = (group * parts + part) * out_features + tile * TILE;
+                // SAFETY: each item has a tile of a group to itself, in all parts.
+                unsafe { sums.part(start..start + TILE) }
+            });
+            let all = parts.next().expect("at least two parts");
+            for sums in parts {
+                let sums: &[i32] = bytemuck::cast_slice(sums);
+                let all: &mut [i32] = bytemuck::cast_slice_mut(all);
+                all.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
+            }
+            product.finish(group, tile, all);
+        });
+    }
+    SHARED.set([centroids, shared]);
+}
+
+struct Product<'a, L: Lanes> {
+    weights: &'a Weights<'a>,
+    codes: &'a [u8],
+    centroids: &'a [L::Centroids],
+    x: &'a QuantizedRows,
+    rows: Range<usize>,
+    groups: usize,
+    blocks: usize,
+    /// `[rows of x][out_features]`
+    output: Shared<'a, f32>,
+}
+
+impl<L: Lanes> Product<'_, L> {
+    /// The rows of a group: as even as they come.
+    fn group(&self, index: usize) -> Range<usize> {
+        let start = |index: usize| self.rows.start + index * self.rows.len() / self.groups;
+        start(index)..start(index + 1)
+    }
+
+    /// Sets the sums of all outputs to those of some blocks of the input.
+    fn add(
+        &self,
+        lanes: L,
+        group: usize,
+        blocks: Range<usize>,
+        tables: &mut Buffer,
+        sums: &mut [L::Sums],
+    ) {
+        let rows = self.group(group);
+        let (tables, _) = tables.of::<L::Entry>(TABLES * 256).as_chunks_mut::<256>();
+        let (sums, _) = sums.as_chunks_mut::<TILE>();
+        sums.as_flattened_mut().fill(L::Sums::zeroed());
+        for from in blocks.clone().step_by(TABLES) {
+            let to = (from + TABLES).min(blocks.end);
+            for (block, table) in (from..to).zip(&mut *tables) {
+                let mut inputs = [[0; BLOCK]; MOST];
+                for (row, inputs) in rows.clone().zip(&mut inputs) {
+                    *inputs = self.block(row, block);
+                }
+                let inputs = L::inputs(&inputs[..rows.len()]);
+                lanes.table(self.centroids, &inputs, table);
+            }
+            for (tile, sums) in sums.iter_mut().enumerate() {
+                let start = (tile * self.blocks + from) * TILE;
+                let codes = &self.codes[start..start + (to - from) * TILE];
+                look_up(lanes, codes.as_chunks().0, tables, sums);
+            }
+        }
+    }
+
+    /// A block of a row's inputs, with zeros after the last one.
+    fn block(&self, row: usize, block: usize) -> [i8; BLOCK] {
+        let columns = self.x.columns();
+        let inputs = block * BLOCK..((block + 1) * BLOCK).min(columns);
+        let values = &self.x.values()[row * columns..][inputs];
+        values.try_into().unwrap_or_else(|_| {
+            let mut block = [0; BLOCK];
+            block[..values.len()].copy_from_slice(values);
+            block
+        })
+    }
+
+    /// The outputs of a tile and a group, from their sums.
+    fn finish(&self, group: usize, tile: usize, sums: &[L::Sums]) {
+        let out_features = self.weights.out_features;
+        let tile = Tile::nth(tile, out_features);
+        let constants = Constants::new(self.weights, tile);
+        let finish = Int8::new(self.x, 0);
+        for (r, row) in self.group(group).enumerate() {
+            let mut of_row = [0; TILE];
+            for (to, sums) in of_row.iter_mut().zip(sums) {
+                *to = L::sum(sums, r);
+            }
+            let start = row * out_features + tile.first;
+            // SAFETY: a tile and a group of rows are handed to one thread.
+            let out = unsafe { self.output.part(start..start + TILE) };
+            finish.row(&constants, row, &of_row, out);
+        }
+    }
 }
 
 /// Adds up to [`TABLES`] codes of each output.
-fn look_up(token: Avx2, codes: &[[u8; TILE]], tables: &[Table; TABLES], sums: &mut [Sums; TILE]) {
-    fn of<const G: usize>(codes: &[[u8; TILE]]) -> &[[u8; TILE]; G] {
-        codes.try_into().expect("so many")
+fn look_up<L: Lanes>(
+    lanes: L,
+    codes: &[[u8; TILE]],
+    tables: &[[L::Entry; 256]],
+    sums: &mut [L::Sums; TILE],
+) {
+    fn of<L: Lanes, const G: usize>(
+        lanes: L,
+        codes: &[[u8; TILE]],
+        tables: &[[L::Entry; 256]],
+        sums: &mut [L::Sums; TILE],
+    ) {
+        lanes.run(LookUp::<L, G> {
+            codes: codes.try_into().expect("as many codes"),
+            tables: tables[..G].try_into().expect("as many tables"),
+            sums,
+        });
     }
     match codes.len() {
-        1 => token.look_up::<1>(of(codes), tables, sums),
-        2 => token.look_up::<2>(of(codes), tables, sums),
-        3 => token.look_up::<3>(of(codes), tables, sums),
-        _ => token.look_up::<4>(of(codes), tables, sums),
+        1 => of::<L, 1>(lanes, codes, tables, sums),
+        2 => of::<L, 2>(lanes, codes, tables, sums),
+        3 => of::<L, 3>(lanes, codes, tables, sums),
+        _ => of::<L, TABLES>(lanes, codes, tables, sums),
     }
 }

@@ -18,6 +18,7 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 pub(crate) mod attention;
+mod buffer;
 mod dot;
 pub(crate) mod elementwise;
 mod entry;
@@ -25,9 +26,9 @@ mod finish;
 pub(crate) mod fused;
 pub(crate) mod gemm;
 mod isa;
+mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod lut;
-#[cfg(target_arch = "x86_64")]
 mod lut16;
 mod micro;
 #[cfg(target_arch = "x86_64")]
@@ -183,19 +184,7 @@ pub(crate) fn linear_int8(
         return lut::linear(token, threads, weights, x, y);
     }
     // The first rows by tables, and the rest, if any, straight from centroids.
-    #[cfg(target_arch = "x86_64")]
-    let first = match isa {
-        Isa::Avx2(token) => {
-            let rows = lut16::suits(weights, x.rows());
-            if rows > 0 {
-                lut16::linear(token, threads, weights, x, rows, y);
-            }
-            rows
-        }
-        _ => 0,
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let first = 0;
+    let first = lut16::linear(isa, threads, weights, x, y);
     if first == x.rows() {
         return;
     }

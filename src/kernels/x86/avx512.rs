@@ -2,22 +2,27 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::Avx2;
 use crate::kernels::simd::{Op, Simd};
 
 /// A processor with AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512(Avx2);
 
 impl Avx512 {
     /// The token, if the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
+        let avx2 = Avx2::new()?;
         let has = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma");
-        has.then_some(Self(()))
+            && is_x86_feature_detected!("avx512vl");
+        has.then_some(Self(avx2))
+    }
+
+    /// These processors have AVX2, too.
+    pub(crate) fn avx2(self) -> Avx2 {
+        self.0
     }
 }
 
