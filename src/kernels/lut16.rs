@@ -15,10 +15,14 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64::neon_lut;
 use super::buffer::Buffer;
 use super::finish::{Constants, Finish, Int8};
 use super::lanes::{BLOCK, Lanes, LookUp};
 use super::shared::Shared;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{avx2, avx2_lut};
 use super::{Codes, Isa, QuantizedRows, Threads, Weights};
 use crate::layout::{TILE, Tile};
 
@@ -58,23 +62,12 @@ fn suits(weights: &Weights) -> bool {
         && weights.out_features.is_multiple_of(TILE)
 }
 
-/// How many of the first rows to multiply in groups of sixteen, and how many then in one of eight. The
-/// rest is faster by looking up weights.
+/// Fills the first rows of `y` (`[rows][out_features]`), as many as are faster so than by looking up
+/// weights, and returns how many. `rate` is about how many products are added in a nanosecond.
 ///
 /// From times on a Zen 3, in cycles a code: 0.5 and 0.26 a row for looking up weights; 1.2 and
 /// 600 / `out_features` for eight rows, and 1.9 and 900 / `out_features` for sixteen, however many of
 /// them there are. The second number of those is a code's share in making the tables.
-#[cfg(target_arch = "x86_64")]
-fn split(out_features: usize, rows: usize) -> (usize, usize) {
-    match rows % 16 {
-        9.. => (rows, 0),
-        rest if rest >= 4 + 1900 / out_features => (rows - rest, rest),
-        rest => (rows - rest, 0),
-    }
-}
-
-/// Fills the first rows of `y` (`[rows][out_features]`), as many as are faster so, and returns how many. `rate`
-/// is about how many products are added in a nanosecond.
 pub(super) fn linear(
     isa: Isa,
     threads: (Threads, usize),
@@ -85,35 +78,61 @@ pub(super) fn linear(
     if !suits(weights) {
         return 0;
     }
+    let (rows, out_features) = (x.rows(), weights.out_features);
+    // Groups of `of`, and one more of a rest that has at least `fewest`.
+    let whole = |of: usize, fewest: usize| match rows % of {
+        rest if rest >= fewest => rows,
+        rest => rows - rest,
+    };
+    let fewest = 4 + 1900 / out_features;
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(token) => avx2(token, threads, weights, x, y),
-        // A product of bytes takes as many instructions for 64 as with AVX2 for 32, so tables win there too.
-        // (With VNNI it takes one, of which tables would have to be twice as wide.)
+        Isa::Avx2(token) => avx2(
+            token,
+            threads,
+            weights,
+            x,
+            (whole(16, 9), whole(8, fewest)),
+            y,
+        ),
+        // A product of bytes takes as many instructions for 64 as with AVX2 for 32: tables win there,
+        // too. (With VNNI it takes a third of them.)
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(token) => avx2(token.avx2(), threads, weights, x, y),
+        Isa::Avx512(token) => {
+            let rows = (whole(16, 9), whole(8, fewest));
+            avx2(token.avx2(), threads, weights, x, rows, y)
+        }
+        // These two from counting instructions. With `i8mm`, a product takes as few as tables.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(token) => {
+            let rows = whole(8, 2 + 2000 / out_features);
+            groups(neon_lut::Eight(token), threads, weights, x, 0..rows, y);
+            rows
+        }
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod(token) => {
+            let rows = whole(8, fewest);
+            groups(neon_lut::Eight(token), threads, weights, x, 0..rows, y);
+            rows
+        }
         _ => 0,
     }
 }
 
+/// The first rows in groups of sixteen, and then up to `to` in groups of eight.
 #[cfg(target_arch = "x86_64")]
 fn avx2(
-    token: super::x86::avx2::Avx2,
+    token: avx2::Avx2,
     threads: (Threads, usize),
     weights: &Weights,
     x: &QuantizedRows,
+    (sixteen, eight): (usize, usize),
     y: &mut [f32],
 ) -> usize {
-    use super::x86::avx2_lut::{Eight, Sixteen};
-    let (sixteen, eight) = split(weights.out_features, x.rows());
-    let rows = sixteen + eight;
-    if sixteen > 0 {
-        groups(Sixteen(token), threads, weights, x, 0..sixteen, y);
-    }
-    if eight > 0 {
-        groups(Eight(token), threads, weights, x, sixteen..rows, y);
-    }
-    rows
+    let to = eight.max(sixteen);
+    groups(avx2_lut::Sixteen(token), threads, weights, x, 0..sixteen, y);
+    groups(avx2_lut::Eight(token), threads, weights, x, sixteen..to, y);
+    to
 }
 
 /// Fills rows `rows` of `y` (`[rows of x][out_features]`).
@@ -125,6 +144,9 @@ fn groups<L: Lanes>(
     rows: Range<usize>,
     y: &mut [f32],
 ) {
+    if rows.is_empty() {
+        return;
+    }
     let Codes::Pq { codes, book } = weights.codes else {
         unreachable!("tables are for codes");
     };
