@@ -19,7 +19,7 @@ use bytemuck::Zeroable;
 use super::aarch64::neon_lut;
 use super::buffer::Buffer;
 use super::finish::{Constants, Finish, Int8};
-use super::lanes::{BLOCK, Lanes, LookUp};
+use super::lanes::{BLOCK, Lanes, LanesOp, LookUp};
 use super::shared::Shared;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{avx2, avx2_lut};
@@ -177,7 +177,9 @@ fn groups<L: Lanes>(
             SCRATCH.with_borrow_mut(|Scratch { tables, sums }| {
                 let sums = sums.of(out_features);
                 product.add(lanes, group, 0..product.blocks, tables, sums);
-                (0..tiles).for_each(|tile| product.finish(group, tile, &sums[tile * TILE..]));
+                for (tile, sums) in sums.as_chunks().0.iter().enumerate() {
+                    product.finish(lanes, group, tile, sums);
+                }
             });
         });
     } else {
@@ -211,7 +213,12 @@ fn groups<L: Lanes>(
                 let all: &mut [i32] = bytemuck::cast_slice_mut(all);
                 all.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
             }
-            product.finish(group, tile, all);
+            product.finish(
+                lanes,
+                group,
+                tile,
+                all.as_chunks().0.first().expect("a tile"),
+            );
         });
     }
     SHARED.set([centroids, shared]);
@@ -280,20 +287,40 @@ impl<L: Lanes> Product<'_, L> {
     }
 
     /// The outputs of a tile and a group, from their sums.
-    fn finish(&self, group: usize, tile: usize, sums: &[L::Sums]) {
-        let out_features = self.weights.out_features;
-        let tile = Tile::nth(tile, out_features);
-        let constants = Constants::new(self.weights, tile);
-        let finish = Int8::new(self.x, 0);
-        for (r, row) in self.group(group).enumerate() {
-            let mut of_row = [0; TILE];
-            for (to, sums) in of_row.iter_mut().zip(sums) {
-                *to = L::sum(sums, r);
-            }
-            let start = row * out_features + tile.first;
+    fn finish(&self, lanes: L, group: usize, tile: usize, sums: &[L::Sums; TILE]) {
+        lanes.run(Outputs {
+            product: self,
+            rows: self.group(group),
+            tile: Tile::nth(tile, self.weights.out_features),
+            sums,
+        });
+    }
+}
+
+struct Outputs<'a, L: Lanes> {
+    product: &'a Product<'a, L>,
+    rows: Range<usize>,
+    tile: Tile,
+    sums: &'a [L::Sums; TILE],
+}
+
+impl<L: Lanes> LanesOp<L> for Outputs<'_, L> {
+    #[inline(always)]
+    fn eval(self, _: L) {
+        let Product {
+            weights, x, output, ..
+        } = self.product;
+        let constants = Constants::new(weights, self.tile);
+        let finish = Int8::new(x, 0);
+        for (r, row) in self.rows.enumerate() {
+            let sums = self.sums.each_ref().map(
+                #[inline(always)]
+                |sums| L::sum(sums, r),
+            );
+            let start = row * weights.out_features + self.tile.first;
             // SAFETY: a tile and a group of rows are handed to one thread.
-            let out = unsafe { self.output.part(start..start + TILE) };
-            finish.row(&constants, row, &of_row, out);
+            let out = unsafe { output.part(start..start + TILE) };
+            finish.row(&constants, row, &sums, out);
         }
     }
 }
