@@ -3,8 +3,9 @@
 //! A linear weight `W[out_features, in_features]` exists only as codes, and `W` is never built. The
 //! microkernel ([`micro`]) copies centroids from the codebook straight into registers and multiplies
 //! them with a few rows; where there are more rows, it leaves a small panel of what it looked up in
-//! the first-level cache for them ([`gemm`]). Where bytes can be looked up fast enough, up to three
-//! rows use tables of dot products instead (`lut`).
+//! the first-level cache for them ([`gemm`]). Where it is faster, groups of rows add up dot products
+//! out of tables that all outputs share ([`lut16`]), and where bytes can be looked up fast enough, so
+//! do up to three rows (`lut`).
 //!
 //! With `int8` activations every sum is an exact `i32`. With `f32` activations an output adds its
 //! products in an order that depends on the instruction set alone. Either way a row has sums of
