@@ -96,7 +96,7 @@ pub(super) fn linear(
             y,
         ),
         // A product of bytes takes as many instructions for 64 as with AVX2 for 32: tables win there,
-        // too. (With VNNI it takes a third of them.)
+        // too, by count; not timed. (With VNNI it takes a third of them.)
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(token) => {
             let rows = (whole(16, 9), whole(8, fewest));
