@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::Zeroable;
 
@@ -33,8 +34,10 @@ const OUTPUTS: usize = 512;
 const TABLES: usize = 4;
 /// The most rows of a group.
 const MOST: usize = 16;
-/// The most parts that the input is split into, for threads: each has sums of its own.
+/// The most threads that share a group: each has sums of its own.
 const PARTS: usize = 8;
+/// Fewer groups than this may be shared.
+const GROUPS: usize = 64;
 
 #[derive(Default)]
 struct Scratch {
@@ -165,9 +168,9 @@ fn groups<L: Lanes>(
         blocks: columns.div_ceil(BLOCK),
         output: Shared::new(y),
     };
-    // If threads do not get about as many groups each, they share groups: a part of the input each.
+    // If threads do not get about as many groups each, they share groups.
     let parts = match threads.0 {
-        threads if groups.is_multiple_of(threads) || groups >= 4 * threads => 1,
+        threads if groups.is_multiple_of(threads) || groups >= GROUPS.min(4 * threads) => 1,
         threads => threads.min(PARTS).min(product.blocks.div_ceil(TABLES)),
     };
     let work = product.rows.len() * out_features * columns;
@@ -176,7 +179,7 @@ fn groups<L: Lanes>(
         threads.each_for(groups, work / rate, |group| {
             SCRATCH.with_borrow_mut(|Scratch { tables, sums }| {
                 let sums = sums.of(out_features);
-                product.add(lanes, group, 0..product.blocks, tables, sums);
+                product.add(lanes, group, &AtomicUsize::new(0), tables, sums);
                 for (tile, sums) in sums.as_chunks().0.iter().enumerate() {
                     product.finish(lanes, group, tile, sums);
                 }
@@ -184,19 +187,13 @@ fn groups<L: Lanes>(
         });
     } else {
         let sums = Shared::new(shared.of::<L::Sums>(groups * parts * out_features));
+        let next = [const { AtomicUsize::new(0) }; GROUPS];
         threads.each_for(groups * parts, work / rate, |item| {
-            let start = |part: usize| part * product.blocks / parts;
-            let part = item % parts;
             // SAFETY: each item has sums of its own.
             let sums = unsafe { sums.part(item * out_features..(item + 1) * out_features) };
+            let group = item / parts;
             SCRATCH.with_borrow_mut(|Scratch { tables, .. }| {
-                product.add(
-                    lanes,
-                    item / parts,
-                    start(part)..start(part + 1),
-                    tables,
-                    sums,
-                );
+                product.add(lanes, group, &next[group], tables, sums);
             });
         });
         // A product adds up a few numbers here for each hundred above.
@@ -243,12 +240,13 @@ impl<L: Lanes> Product<'_, L> {
         start(index)..start(index + 1)
     }
 
-    /// Sets the sums of all outputs to those of some blocks of the input.
+    /// Sets the sums of all outputs to those of the blocks from `next` on that no other thread takes:
+    /// as integers they are the same, whoever adds which.
     fn add(
         &self,
         lanes: L,
         group: usize,
-        blocks: Range<usize>,
+        next: &AtomicUsize,
         tables: &mut Buffer,
         sums: &mut [L::Sums],
     ) {
@@ -256,8 +254,12 @@ impl<L: Lanes> Product<'_, L> {
         let (tables, _) = tables.of::<L::Entry>(TABLES * 256).as_chunks_mut::<256>();
         let (sums, _) = sums.as_chunks_mut::<TILE>();
         sums.as_flattened_mut().fill(L::Sums::zeroed());
-        for from in blocks.clone().step_by(TABLES) {
-            let to = (from + TABLES).min(blocks.end);
+        loop {
+            let from = next.fetch_add(TABLES, Ordering::Relaxed);
+            if from >= self.blocks {
+                break;
+            }
+            let to = (from + TABLES).min(self.blocks);
             for (block, table) in (from..to).zip(&mut *tables) {
                 let mut inputs = [[0; BLOCK]; MOST];
                 for (row, inputs) in rows.clone().zip(&mut inputs) {
