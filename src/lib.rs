@@ -11,13 +11,17 @@
 //! | `text` | tokenizing and the text pipelines |
 //! | `tokenizers` | the `tokenizers` crate, for a `tokenizer.json` that tokenizer tables cannot express |
 //! | `convert` | the quantizers ([`quant`]) and the reading of checkpoints |
+//! | `data` | labelled texts from files ([`data`]), and scores |
 //! | `cli` (default) | the `centroid` binary |
 //!
 //! Without features only [`Artifact`] is there, to inspect and check files.
 #![deny(unsafe_code)]
 // Without `text` nothing runs a model.
 #![cfg_attr(not(feature = "text"), allow(dead_code))]
-#![cfg_attr(not(feature = "convert"), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "convert", feature = "data")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #![warn(missing_docs)]
 
 mod artifact;
@@ -25,6 +29,8 @@ mod artifact;
 pub mod bench;
 #[cfg(feature = "convert")]
 pub mod convert;
+#[cfg(feature = "data")]
+pub mod data;
 mod error;
 mod kernels;
 mod layout;

@@ -4,6 +4,8 @@
 mod bench;
 #[path = "cli/convert.rs"]
 mod convert;
+#[path = "cli/evaluate.rs"]
+mod evaluate;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[path = "cli/texts.rs"]

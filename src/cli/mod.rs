@@ -7,8 +7,10 @@ mod bench;
 mod classify;
 mod convert;
 mod embed;
+mod evaluate;
 mod input;
 mod inspect;
+mod options;
 mod output;
 mod progress;
 mod texts;
@@ -23,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use output::{Out, one_line};
 
-/// Models whose weights are codebooks: convert, inspect, run and measure `.centroid` files.
+/// Models whose weights are codebooks: convert, inspect, run, score and measure `.centroid` files.
 ///
 /// Exit codes: 0 success, 2 bad usage, 1 any other failure. A failure prints one line `error: ...`
 /// to standard error.
@@ -41,6 +43,7 @@ enum Verb {
     Inspect(inspect::Inspect),
     Classify(classify::Classify),
     Embed(embed::Embed),
+    Evaluate(evaluate::Evaluate),
     Bench(bench::Bench),
 }
 
@@ -66,7 +69,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Failu
     Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Help(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::Usage(
-            "a verb is missing: convert, inspect, classify, embed or bench (--help explains them)"
+            "a verb is missing: convert, inspect, classify, embed, evaluate or bench (--help explains \
+             them)"
                 .into(),
         ),
         _ => Failure::Usage(without_hints(&error.to_string())),
@@ -89,6 +93,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Inspect(verb) => verb.run(),
         Verb::Classify(verb) => verb.run(),
         Verb::Embed(verb) => verb.run(),
+        Verb::Evaluate(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
     }
 }

@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use centroid::{Artifact, Mode, Options, Truncation};
+use centroid::{Artifact, Options};
 use clap::Args;
 use serde::Serialize;
 
+use super::Failure;
 use super::input::{Input, Item};
+use super::options::{ModelArgs, note_cut};
 use super::output::{Out, one_line};
-use super::{Failure, note, values};
 
 #[derive(Args)]
 pub struct TextArgs {
@@ -19,18 +20,8 @@ pub struct TextArgs {
     /// Texts; without any, or with `-` alone, standard input is read: one text a line
     #[arg(value_name = "TEXT")]
     texts: Vec<OsString>,
-    /// How linear layers treat their input: rounded to int8, or as it is
-    #[arg(long, value_parser = values::mode(), default_value = "int8")]
-    mode: Mode,
-    /// Threads to use [default: as many as the process may run on]
-    #[arg(long, value_name = "N", value_parser = values::threads)]
-    threads: Option<usize>,
-    /// The most tokens of a text, special tokens included [default: the model's limit]
-    #[arg(long, value_name = "N", value_parser = values::positive)]
-    max_length: Option<usize>,
-    /// Cut longer texts; without this they are an error
-    #[arg(long)]
-    truncate: bool,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Each text is a pair, separated by a tab
     #[arg(long)]
     pair: bool,
@@ -79,16 +70,7 @@ struct Line<'a, T> {
 
 impl TextArgs {
     pub fn run<P: Pipeline>(self, prepare: impl Fn(&mut P::Value)) -> Result<(), Failure> {
-        let mut options = Options::new()
-            .mode(self.mode)
-            .threads(self.threads.unwrap_or(0));
-        if let Some(tokens) = self.max_length {
-            options = options.max_length(tokens);
-        }
-        if self.truncate {
-            options = options.truncation(Truncation::Truncate);
-        }
-        let model = P::open(Artifact::open(&self.file)?, options)?;
+        let model = P::open(Artifact::open(&self.file)?, self.model.options())?;
         let mut input = Input::new(self.texts, self.pair);
         let mut out = Out::new();
         let mut cut = 0;
@@ -120,11 +102,7 @@ impl TextArgs {
                 return Err(failure);
             }
         }
-        if cut > 0 {
-            let texts = if cut == 1 { "text was" } else { "texts were" };
-            let limit = model.max_length();
-            note(format_args!("note: {cut} {texts} cut to {limit} tokens"));
-        }
+        note_cut(cut, model.max_length());
         Ok(())
     }
 }

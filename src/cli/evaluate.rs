@@ -1,0 +1,240 @@
+//! `centroid evaluate`
+
+use std::path::PathBuf;
+
+use centroid::data::{Columns, Example, Scores, read};
+use centroid::{Artifact, TextClassifier};
+use clap::Args;
+use serde::Serialize;
+
+use super::Failure;
+use super::options::{ModelArgs, note_cut};
+use super::output::{Out, one_line};
+use super::progress::Progress;
+
+/// Texts of a call: enough for the classifier to sort them by length.
+const CALL: usize = 512;
+
+/// Score a classifier on labelled texts
+///
+/// Reads a .tsv, .csv or .jsonl file with named columns, asks this runtime (and nothing else) for
+/// the best label of each text, and prints accuracy with its standard error, macro-F1, the share
+/// of the most frequent label, scores of each label, and the confusion matrix. With `--json`: {"file",
+/// "data", "mode", "kernel", "n", "truncated", "accuracy", "standard_error", "macro_f1",
+/// "majority": {"label", "share"}, "labels": [{"label", "n", "answers", "precision", "recall", "f1"},
+/// ...], "confusion": [[..], ..] with a row a label of the data and a column an answer}.
+///
+/// A label that the model does not have, a text with too many tokens, and a line that cannot be read
+/// are errors that name the line.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    centroid evaluate sentiment.centroid reviews.tsv --text sentence --label label\n  \
+    centroid evaluate nli.centroid dev.jsonl --text premise --text-b hypothesis --label gold --json")]
+pub struct Evaluate {
+    /// The `.centroid` file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The labelled texts: a .tsv, .csv, .jsonl or .ndjson file
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// The column of the text
+    #[arg(long, value_name = "COLUMN")]
+    text: String,
+    /// The column of the second text, where examples are pairs
+    #[arg(long, value_name = "COLUMN")]
+    text_b: Option<String>,
+    /// The column of the label
+    #[arg(long, value_name = "COLUMN")]
+    label: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    data: String,
+    mode: &'static str,
+    kernel: &'static str,
+    n: u64,
+    truncated: usize,
+    accuracy: f64,
+    standard_error: f64,
+    macro_f1: f64,
+    majority: Majority<'a>,
+    labels: Vec<Label<'a>>,
+    confusion: &'a [Vec<u64>],
+}
+
+#[derive(Serialize)]
+struct Majority<'a> {
+    label: &'a str,
+    share: f64,
+}
+
+#[derive(Serialize)]
+struct Label<'a> {
+    label: &'a str,
+    n: u64,
+    answers: u64,
+    precision: f64,
+    recall: f64,
+    f1: f64,
+}
+
+impl Evaluate {
+    pub fn run(self) -> Result<(), Failure> {
+        let artifact = Artifact::open(&self.file)?;
+        let info = artifact.encoder()?;
+        let model = TextClassifier::new(artifact, self.model.options())?;
+        // A single output is a number, not a label.
+        if info.problem != Some("single_label_classification") || model.labels().len() < 2 {
+            let problem = info.problem.unwrap_or("embedding");
+            let file = self.file.display();
+            return Err(Failure::Failed(format!(
+                "{file}: the model does not choose one label of several (its problem type is {problem})"
+            )));
+        }
+        let columns = Columns {
+            text: &self.text,
+            text_b: self.text_b.as_deref(),
+            label: &self.label,
+        };
+        let examples = read(&self.data, &columns)?;
+        let mut scores = Scores::new(model.labels());
+        let truncated = self.score(&model, &examples, &mut scores)?;
+        note_cut(truncated, model.max_length());
+        let report = self.report(&model, &scores, truncated);
+        let mut out = Out::new();
+        if self.json {
+            out.json(&report)?;
+        } else {
+            print(&report, &mut out)?;
+        }
+        out.flush()
+    }
+
+    /// Counts the answers to all examples; returns how many of them were cut.
+    fn score(
+        &self,
+        model: &TextClassifier,
+        examples: &[Example],
+        scores: &mut Scores,
+    ) -> Result<usize, Failure> {
+        let on = |line: u64, message: &str| {
+            Failure::Failed(format!("{}: line {line}: {message}", self.data.display()))
+        };
+        // All of them first: a wrong label in the last line should not cost the time of all others.
+        let mut labels = Vec::with_capacity(examples.len());
+        for example in examples {
+            let label = scores.label(&example.label);
+            labels.push(label.map_err(|error| on(example.line, error.message()))?);
+        }
+        let progress = Progress::new(examples.len() as u64);
+        let mut truncated = 0;
+        for (examples, labels) in examples.chunks(CALL).zip(labels.chunks(CALL)) {
+            let answers = match self.text_b {
+                Some(_) => {
+                    let second = examples.iter().filter_map(|e| e.text_b.as_deref());
+                    let pairs = examples.iter().map(|e| &*e.text).zip(second);
+                    model.classify_pairs(&pairs.collect::<Vec<_>>())
+                }
+                None => {
+                    let texts: Vec<&str> = examples.iter().map(|e| &*e.text).collect();
+                    model.classify(&texts)
+                }
+            };
+            let answers = answers.map_err(|error| match error.text() {
+                Some(text) => on(examples[text].line, error.message()),
+                None => error.into(),
+            })?;
+            for (answer, &label) in answers.iter().zip(labels) {
+                scores.add(label, answer.labels[0].index);
+                truncated += usize::from(answer.truncated);
+            }
+            progress.add(examples.len() as u64);
+        }
+        progress.finish();
+        Ok(truncated)
+    }
+
+    fn report<'a>(
+        &self,
+        model: &TextClassifier,
+        scores: &'a Scores,
+        truncated: usize,
+    ) -> Report<'a> {
+        let (label, share) = scores.majority();
+        let labels = scores.labels().iter().enumerate().map(|(number, label)| {
+            let of = scores.of(number);
+            Label {
+                label,
+                n: of.examples,
+                answers: of.answers,
+                precision: of.precision,
+                recall: of.recall,
+                f1: of.f1,
+            }
+        });
+        Report {
+            file: self.file.display().to_string(),
+            data: self.data.display().to_string(),
+            mode: self.model.mode.name(),
+            kernel: model.isa(),
+            n: scores.examples(),
+            truncated,
+            accuracy: scores.accuracy(),
+            standard_error: scores.standard_error(),
+            macro_f1: scores.macro_f1(),
+            majority: Majority { label, share },
+            labels: labels.collect(),
+            confusion: scores.confusion(),
+        }
+    }
+}
+
+fn print(report: &Report, out: &mut Out) -> Result<(), Failure> {
+    let (file, data) = (one_line(&report.file), one_line(&report.data));
+    out.line(format_args!("{file} on {data}"))?;
+    out.line(format_args!(
+        "accuracy {:.2} % (standard error {:.2}), macro-F1 {:.2} %, {} examples, {} mode, {} kernels",
+        100.0 * report.accuracy,
+        100.0 * report.standard_error,
+        100.0 * report.macro_f1,
+        report.n,
+        report.mode,
+        report.kernel,
+    ))?;
+    out.line(format_args!(
+        "always answering {:?} scores {:.2} %",
+        report.majority.label,
+        100.0 * report.majority.share
+    ))?;
+    let names: Vec<String> = report.labels.iter().map(|l| one_line(l.label)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max();
+    let width = width.unwrap_or(0).max("label".len());
+    out.line(format_args!(
+        "\n{:width$}  {:>7}  {:>9}  {:>7}  {:>7}",
+        "label", "n", "precision", "recall", "F1"
+    ))?;
+    for (name, label) in names.iter().zip(&report.labels) {
+        out.line(format_args!(
+            "{name:width$}  {:>7}  {:>7.2} %  {:>5.2} %  {:>5.2} %",
+            label.n,
+            100.0 * label.precision,
+            100.0 * label.recall,
+            100.0 * label.f1
+        ))?;
+    }
+    out.line(format_args!(
+        "\nlabel (a row each) and answer (a column each, in the same order)"
+    ))?;
+    for (name, row) in names.iter().zip(report.confusion) {
+        let counts: Vec<String> = row.iter().map(|count| format!("{count:>7}")).collect();
+        out.line(format_args!("{name:width$}  {}", counts.join("")))?;
+    }
+    Ok(())
+}
