@@ -12,6 +12,7 @@
 //! | `tokenizers` | the `tokenizers` crate, for a `tokenizer.json` that tokenizer tables cannot express |
 //! | `convert` | the quantizers ([`quant`]) and the reading of checkpoints |
 //! | `data` | labelled texts from files ([`data`]), and scores |
+//! | `train` | training with quantization noise (`train`), in torch |
 //! | `cli` (default) | the `centroid` binary |
 //!
 //! Without features only [`Artifact`] is there, to inspect and check files.
@@ -42,6 +43,8 @@ mod pipeline;
 pub mod quant;
 #[cfg(feature = "text")]
 mod text;
+#[cfg(feature = "train")]
+pub mod train;
 
 pub use artifact::{Artifact, Group, Layout, ModelKind, PqInfo, Scheme, TensorInfo, ZeroPointInfo};
 pub use error::{Error, ErrorKind, Result};

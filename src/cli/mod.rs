@@ -14,6 +14,10 @@ mod options;
 mod output;
 mod progress;
 mod texts;
+#[cfg(feature = "train")]
+mod train;
+#[cfg(feature = "train")]
+mod training;
 mod values;
 
 use std::ffi::OsString;
@@ -45,6 +49,8 @@ enum Verb {
     Embed(embed::Embed),
     Evaluate(evaluate::Evaluate),
     Bench(bench::Bench),
+    #[cfg(feature = "train")]
+    Train(train::Train),
 }
 
 /// Why a verb did not do its job.
@@ -95,6 +101,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Embed(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
+        #[cfg(feature = "train")]
+        Verb::Train(verb) => verb.run(),
     }
 }
 

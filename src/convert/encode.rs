@@ -31,6 +31,9 @@ pub(super) struct NewTensor {
 pub(super) enum Origin {
     /// The tensor of this name.
     Checkpoint(String),
+    /// In the checkpoint to be it has this name.
+    #[cfg(feature = "train")]
+    New(String),
     Random,
 }
 
@@ -42,6 +45,15 @@ impl NewTensor {
             _ => (1, self.shape[0]),
         }
     }
+}
+
+/// What training left of a tensor.
+#[cfg(feature = "train")]
+pub(crate) enum Trained {
+    /// Weights, to be quantized as planned.
+    Values(Vec<f32>),
+    /// Codes and trained centroids.
+    Pq(Pq),
 }
 
 /// What a conversion did.
@@ -113,6 +125,28 @@ pub(super) fn encode(
                 )
                 .map(|(values, error)| (values, Some(error)))
                 .map_err(context)?
+            }
+            #[cfg(feature = "train")]
+            (Source::Trained(trained), _) => {
+                let trained = trained.get(&tensor.name);
+                let missing = || Error::new(ErrorKind::Checkpoint, "was not trained");
+                let context = |e: Error| e.in_tensor(&tensor.name);
+                match trained.ok_or_else(|| context(missing()))? {
+                    Trained::Values(weights) => quantize(
+                        conversion,
+                        tensor,
+                        planned,
+                        weights,
+                        &mut calibration,
+                        progress,
+                    )
+                    .map(|(values, error)| (values, Some(error)))
+                    .map_err(context)?,
+                    Trained::Pq(pq) => {
+                        progress(planned.parameters());
+                        (from_pq(pq.clone()), None)
+                    }
+                }
             }
             _ => {
                 let values = random.draw(tensor, planned);
@@ -189,6 +223,8 @@ fn recipe(conversion: &Conversion) -> String {
     }
     let method = match (&conversion.source, conversion.calibration.len()) {
         (Source::Random, _) => "generated weights".to_owned(),
+        #[cfg(feature = "train")]
+        (Source::Trained(_), _) => "trained".to_owned(),
         (_, 0) => "post-training".to_owned(),
         (_, n) => format!("post-training, calibrated on {n} texts"),
     };

@@ -9,10 +9,20 @@ use super::encode::{NewTensor, Origin};
 use super::{Conversion, ConvertOptions, Source, tokenizer};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::encoder::{Config, Family, Task};
+use crate::models::encoder::{Config, Family, Problem, Task};
 use crate::text::Tokenizer;
 
 pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Conversion> {
+    read_as(directory, options, None)
+}
+
+/// Reads a checkpoint as a classifier of `classes`, if there are any, whatever its head: what it lacks of
+/// one is new.
+pub(super) fn read_as(
+    directory: &Path,
+    options: &ConvertOptions,
+    classes: Option<&[String]>,
+) -> Result<Conversion> {
     if !directory.is_dir() {
         return Err(Error::new(ErrorKind::Checkpoint, "not a directory").in_file(directory));
     }
@@ -22,14 +32,26 @@ pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Convers
     let mut notes = Vec::new();
     let architecture = config::architecture(&json)?;
     let mut encoder = config::encoder(&json, architecture.family)?;
-    let labels = settle_task(
-        directory,
-        &json,
-        architecture.head,
-        options,
-        &mut encoder,
-        &mut notes,
-    )?;
+    let mut new_labels = false;
+    let labels = match classes {
+        None => settle_task(
+            directory,
+            &json,
+            architecture.head,
+            options,
+            &mut encoder,
+            &mut notes,
+        )?,
+        Some(classes) => {
+            let labels = classifier_labels(&json, architecture.head, options, classes)?;
+            new_labels = labels.is_none();
+            encoder.task = Task::Classification {
+                labels: classes.len(),
+                problem: Problem::SingleLabel,
+            };
+            Some(labels.unwrap_or_else(|| classes.to_vec()))
+        }
+    };
 
     let bundle = tokenizer::collect(directory, architecture.family)?;
     notes.extend(bundle.notes);
@@ -73,6 +95,18 @@ pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Convers
             continue;
         }
         let original = names.original(&tensor, architecture.family, &layers);
+        #[cfg(feature = "train")]
+        if classes.is_some() && tensor.name.starts_with("head.") {
+            let of_labels = tensor.name.starts_with("head.labels.");
+            if of_labels && new_labels || names.find(&checkpoint, &original).is_err() {
+                notes.push(format!("{} is new", tensor.name));
+                tensors.push(NewTensor {
+                    origin: Origin::New(original),
+                    ..tensor
+                });
+                continue;
+            }
+        }
         let found = names.find(&checkpoint, &original)?;
         let shape = checkpoint.shape(&found).unwrap_or_default();
         if shape != tensor.shape {
@@ -170,6 +204,25 @@ fn settle_task(
         *normalize |= options.normalize;
     }
     Ok(None)
+}
+
+/// The labels of a checkpoint's classification head, if they are these, in the head's own order.
+fn classifier_labels(
+    json: &Json,
+    head: HeadKind,
+    options: &ConvertOptions,
+    classes: &[String],
+) -> Result<Option<Vec<String>>> {
+    if head != HeadKind::Classification {
+        return Ok(None);
+    }
+    let (_, labels) = config::classification(json, options)?;
+    let sorted = |labels: &[String]| {
+        let mut labels = labels.to_vec();
+        labels.sort();
+        labels
+    };
+    Ok((sorted(&labels) == sorted(classes)).then_some(labels))
 }
 
 /// Every tensor of an encoder of this shape, in our names.

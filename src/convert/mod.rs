@@ -23,6 +23,8 @@ mod plan;
 mod random;
 pub(crate) mod random_tokenizer;
 pub(crate) mod tokenizer;
+#[cfg(feature = "train")]
+pub(crate) mod trained;
 
 use std::path::{Path, PathBuf};
 
@@ -125,6 +127,8 @@ pub fn with_tokenizer_tables(
 enum Source {
     Checkpoint(checkpoint::Checkpoint),
     Random,
+    #[cfg(feature = "train")]
+    Trained(std::collections::HashMap<String, encode::Trained>),
 }
 
 impl Conversion {
@@ -160,6 +164,12 @@ impl Conversion {
     /// How many weights there are to quantize: what the numbers given to `progress` add up to.
     pub fn work(&self) -> u64 {
         self.planned.iter().map(PlannedTensor::parameters).sum()
+    }
+
+    /// Adds a line on where the model comes from.
+    #[cfg(feature = "train")]
+    pub(crate) fn add_provenance(&mut self, key: &str, value: String) {
+        self.provenance.push((key.to_owned(), value));
     }
 
     /// Quantizes and returns the artifact's bytes.

@@ -215,7 +215,18 @@ impl Plan {
             });
             config(format!("line {line}: {}", e.message().replace('\n', " ")))
         };
-        let file: PlanFile = toml::from_str(text).map_err(one_line)?;
+        self.apply(toml::from_str(text).map_err(one_line)?, scheme)
+    }
+
+    /// Applies what a plan file says, as a part of another file.
+    #[cfg(feature = "train")]
+    pub(crate) fn apply_table(&mut self, table: &toml::Table) -> Result<()> {
+        let file = PlanFile::deserialize(table.clone())
+            .map_err(|e| config(e.message().replace('\n', " ")))?;
+        self.apply(file, None)
+    }
+
+    fn apply(&mut self, file: PlanFile, scheme: Option<Scheme>) -> Result<()> {
         let named = file.scheme.as_deref().map(scheme_by_name).transpose()?;
         if let Some(scheme) = scheme.or(named) {
             self.set_scheme(scheme);

@@ -121,14 +121,9 @@ fn content(path: &Path) -> Result<Vec<u8>> {
 
 fn separated(path: &Path, columns: &Columns, delimiter: u8) -> Result<Vec<Example>> {
     let bytes = content(path)?;
-    let quoting = delimiter == b',';
-    let reader = |input| {
-        csv::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .quoting(quoting)
-            .from_reader(input)
-    };
-    let header = reader(&bytes[..])
+    let mut options = csv::ReaderBuilder::new();
+    options.delimiter(delimiter).quoting(delimiter == b',');
+    let header = (options.from_reader(&bytes[..]))
         .headers()
         .map_err(|e| failure(e, 1))?
         .clone();
@@ -160,19 +155,23 @@ fn separated(path: &Path, columns: &Columns, delimiter: u8) -> Result<Vec<Exampl
         at: 0,
         line: 1,
     };
-    let mut reader = reader((&bytes[..]).chain(end.as_bytes()));
-    let mut records = reader.records();
+    let mut reader = options.from_reader((&bytes[..]).chain(end.as_bytes()));
     let mut examples = Vec::new();
-    let mut ended = false;
-    let mut last = 1;
-    while let Some(record) = records.next() {
+    let (mut ended, mut last) = (false, 1);
+    for record in reader.byte_records() {
         let record = record.map_err(|error| {
             let line = error.position().map_or(last, |at| lines.of(at.byte()));
             failure(error, line)
         })?;
         let at = record.position().map_or(0, csv::Position::byte);
-        ended = record.iter().all(|field| field == "end") && lines.is_end(at);
         last = lines.of(at);
+        let record = csv::StringRecord::from_byte_record(record).map_err(|error| {
+            let error = error.utf8_error();
+            let (field, at) = (error.field() + 1, error.valid_up_to());
+            let message = format!("field {field} is not UTF-8 from its byte {at} on");
+            on(last, message)
+        })?;
+        ended = lines.is_end(at) && record.iter().all(|field| field == "end");
         if !ended {
             let value = |name: &str| Ok(record[place(name)?].to_owned());
             examples.push(columns.example(last, value)?);

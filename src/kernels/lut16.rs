@@ -88,23 +88,18 @@ pub(super) fn linear(
         rest => rows - rest,
     };
     let fewest = 4 + 1900 / out_features;
+    #[cfg(target_arch = "x86_64")]
+    let by_both = (
+        whole(16, (5 + 3900 / out_features).max(9)),
+        whole(8, fewest),
+    );
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(token) => avx2(
-            token,
-            threads,
-            weights,
-            x,
-            (whole(16, 9), whole(8, fewest)),
-            y,
-        ),
+        Isa::Avx2(token) => avx2(token, threads, weights, x, by_both, y),
         // A product of bytes takes as many instructions for 64 as with AVX2 for 32: tables win there,
         // too, by count; not timed. (With VNNI it takes a third of them.)
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(token) => {
-            let rows = (whole(16, 9), whole(8, fewest));
-            avx2(token.avx2(), threads, weights, x, rows, y)
-        }
+        Isa::Avx512(token) => avx2(token.avx2(), threads, weights, x, by_both, y),
         // These two from counting instructions. With `i8mm`, a product takes as few as tables.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(token) => {

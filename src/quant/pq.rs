@@ -428,6 +428,52 @@ impl Pq {
     }
 }
 
+#[cfg(feature = "train")]
+impl Pq {
+    /// A matrix of given codes (`[rows][ceil(cols / block)]`) and trained `centroids` (`[k][block]`), which are
+    /// rounded to what is stored. `factors` are those of the rows, if they have any.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Checkpoint`] if a value is not finite or does not fit f16.
+    pub(crate) fn trained(
+        (rows, cols): (usize, usize),
+        block: usize,
+        codes: Vec<u8>,
+        centroids: &[f32],
+        factors: Option<&[f32]>,
+        to: CentroidType,
+    ) -> Result<Self> {
+        if let Some(at) = centroids.iter().position(|c| !c.is_finite()) {
+            let message = format!("value {at} of the centroids is {}", centroids[at]);
+            return Err(Error::new(ErrorKind::Checkpoint, message));
+        }
+        let k = centroids.len() / block;
+        let mut weight = vec![0.0; centroids.len()];
+        for &code in &codes {
+            let start = usize::from(code) * block;
+            (weight[start..start + block].iter_mut()).for_each(|weight| *weight += 1.0);
+        }
+        let square = |(c, weight): (&f32, &f64)| weight * f64::from(*c).powi(2);
+        let energy: f64 = centroids.iter().zip(&weight).map(square).sum();
+        // What codes of a bit a weight leave is about 0.4 of what centroids hold; what they left here is
+        // not known any more.
+        let width = Width::narrowest(centroids, block, &weight, 0.1 * energy);
+        let factors = match factors {
+            Some(factors) => Some(factors.iter().map(|&f| to_f16(f)).collect::<Result<_>>()?),
+            None => None,
+        };
+        Ok(Self {
+            rows,
+            cols,
+            block,
+            k,
+            codes,
+            codebook: Codebook::round(centroids, block, &weight, to, width)?,
+            row_scale: factors.map(|factors| RowScale { factors }),
+        })
+    }
+}
+
 #[cfg(test)]
 #[path = "tests/pq.rs"]
 mod tests;

@@ -94,13 +94,13 @@ const CODED_WEIGHTS_PER_NANOSECOND: usize = 30;
 ///
 /// BERT counts from 0. RoBERTa counts from `pad_token_id + 1`, and a pad token within the text has
 /// the row `pad_token_id` and is not counted, as in `transformers`.
-struct Positions {
+pub(crate) struct Positions {
     next: u32,
     pad: Option<u32>,
 }
 
 impl Positions {
-    fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             next: config.position_offset as u32,
             pad: match config.family {
@@ -110,7 +110,7 @@ impl Positions {
         }
     }
 
-    fn next(&mut self, id: u32) -> u32 {
+    pub(crate) fn next(&mut self, id: u32) -> u32 {
         if self.pad == Some(id) {
             return id;
         }

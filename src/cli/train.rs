@@ -1,0 +1,153 @@
+//! `centroid train`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use centroid::data::Scores;
+use centroid::train::{Event, Finished, Outcome, Recipe, Start, run};
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{Out, one_line, size};
+use super::training::Training;
+use super::{Failure, note};
+
+/// Train a classifier with quantization noise and write it as a `.centroid` file
+///
+/// Does what a TOML file says: which checkpoint, which labelled texts, which stages. Prints the plan
+/// before it starts, writes everything into the file's `output` directory, and scores the result on the
+/// test texts with this runtime. Ctrl-C stops after the step in work; `--resume` goes on from there with the
+/// same result as if nothing had happened.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    centroid train run.toml\n  \
+    centroid train run.toml --resume")]
+pub struct Train {
+    /// The run's file
+    #[arg(value_name = "RUN.toml")]
+    file: PathBuf,
+    /// Go on where the run was stopped
+    #[arg(long, conflicts_with = "force")]
+    resume: bool,
+    /// Start anew, whatever is in the output directory
+    #[arg(long)]
+    force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    file: String,
+    file_bytes: u64,
+    weight_bytes: u64,
+    compression_ratio: f64,
+    checkpoint: Option<String>,
+    n: u64,
+    majority: f64,
+    int8: Measured,
+    exact: Measured,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    accuracy: f64,
+    standard_error: f64,
+    macro_f1: f64,
+}
+
+impl From<&Scores> for Measured {
+    fn from(scores: &Scores) -> Self {
+        Self {
+            accuracy: scores.accuracy(),
+            standard_error: scores.standard_error(),
+            macro_f1: scores.macro_f1(),
+        }
+    }
+}
+
+impl Train {
+    pub fn run(self) -> Result<(), Failure> {
+        let recipe = Recipe::read(&self.file)?;
+        let start = match (self.resume, self.force) {
+            (true, _) => Start::Resume,
+            (_, true) => Start::Overwrite,
+            _ => Start::New,
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        ctrlc::set_handler(move || {
+            // Whoever insists does not wait for the step to end.
+            if asked.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        })
+        .map_err(|e| Failure::Failed(format!("Ctrl-C cannot be handled: {e}")))?;
+        let mut training = Training::default();
+        let outcome = run(&recipe, start, &stop, &mut |event| match event {
+            Event::Plan(plan) => {
+                for tensor in plan {
+                    note(format_args!("{}", one_line(&tensor.to_string())));
+                }
+            }
+            Event::Note(text) => training.line(&one_line(text)),
+            Event::Validation { stage, epoch, accuracy } => training.validated(stage, epoch, accuracy),
+            Event::Step { stage, step, steps, loss } => training.step(stage, step, steps, loss),
+            _ => {}
+        });
+        training.finish();
+        match outcome? {
+            Outcome::Finished(finished) => self.print(&finished),
+            _ => Err(Failure::Failed(format!(
+                "stopped; the state is saved in {}: --resume goes on",
+                recipe.output.display()
+            ))),
+        }
+    }
+
+    fn print(&self, finished: &Finished) -> Result<(), Failure> {
+        let report = &finished.report;
+        let summary = Summary {
+            file: finished.artifact.display().to_string(),
+            file_bytes: report.file_bytes,
+            weight_bytes: report.weight_bytes,
+            compression_ratio: report.compression_ratio(),
+            checkpoint: finished.checkpoint.as_ref().map(|path| path.display().to_string()),
+            n: finished.int8.examples(),
+            majority: finished.int8.majority().1,
+            int8: (&finished.int8).into(),
+            exact: (&finished.exact).into(),
+        };
+        let mut out = Out::new();
+        if self.json {
+            out.json(&summary)?;
+            return out.flush();
+        }
+        if summary.n > 0 {
+            for (mode, measured) in [("int8", &summary.int8), ("exact", &summary.exact)] {
+                out.line(format_args!(
+                    "{mode}: accuracy {:.2} % ± {:.2} (standard error), macro-F1 {:.4}, on {} test texts; \
+                     always the same answer: {:.2} %",
+                    100.0 * measured.accuracy,
+                    100.0 * measured.standard_error,
+                    measured.macro_f1,
+                    summary.n,
+                    100.0 * summary.majority
+                ))?;
+            }
+        }
+        if let Some(checkpoint) = &summary.checkpoint {
+            out.line(format_args!("weights: {}", one_line(checkpoint)))?;
+        }
+        out.line(format_args!(
+            "wrote {}: {}, weights {} ({:.1}x below f32)",
+            one_line(&summary.file),
+            size(report.file_bytes),
+            size(report.weight_bytes),
+            summary.compression_ratio
+        ))?;
+        out.flush()
+    }
+}

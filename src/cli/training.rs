@@ -1,0 +1,79 @@
+//! How far training is: a bar with loss and accuracy on a terminal, a line now and then elsewhere.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::note;
+
+/// The least time between two lines.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The weight of a step in the loss that is shown.
+const SMOOTH: f64 = 0.05;
+
+#[derive(Default)]
+pub struct Training {
+    bar: Option<ProgressBar>,
+    /// When the first step ended and which it was; when the last line was printed.
+    start: Option<(Instant, usize)>,
+    shown: Option<Instant>,
+    loss: Option<f64>,
+    accuracy: Option<f64>,
+}
+
+impl Training {
+    pub fn step(&mut self, stage: &str, step: usize, steps: usize, loss: f64) {
+        let smooth = self.loss.map_or(loss, |before| before + SMOOTH * (loss - before));
+        self.loss = Some(smooth);
+        let (start, first) = *self.start.get_or_insert((Instant::now(), step));
+        let accuracy = match self.accuracy {
+            Some(accuracy) => format!(", accuracy {:.2} %", 100.0 * accuracy),
+            None => String::new(),
+        };
+        let message = format!("{stage}: loss {smooth:.4}{accuracy}");
+        if stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| {
+                let bar = ProgressBar::new(steps as u64);
+                let template = "{bar:30} {pos}/{len}  {eta} left  {msg}";
+                if let Ok(style) = ProgressStyle::with_template(template) {
+                    bar.set_style(style);
+                }
+                bar.set_position(step as u64);
+                bar.reset_eta();
+                bar
+            });
+            bar.set_message(message);
+            bar.set_position(step as u64);
+        } else if self.shown.is_none_or(|shown| shown.elapsed() >= PAUSE) {
+            self.shown = Some(Instant::now());
+            let left = match step - first {
+                0 => String::new(),
+                done => {
+                    let each = start.elapsed().as_secs_f64() / done as f64;
+                    format!(", {:.0} s left", each * (steps - step) as f64)
+                }
+            };
+            note(format_args!("step {step} of {steps}: {message}{left}"));
+        }
+    }
+
+    pub fn validated(&mut self, stage: &str, epoch: usize, accuracy: f64) {
+        self.accuracy = Some(accuracy);
+        let percent = 100.0 * accuracy;
+        self.line(&format!("{stage}, epoch {epoch}: validation accuracy {percent:.2} %"));
+    }
+
+    pub fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(format_args!("{line}"))),
+            None => note(format_args!("{line}")),
+        }
+    }
+
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What training needs of a conversion: the checkpoint's weights, and ways back to an artifact and to
+//! a checkpoint.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, View};
+use serde_json::{Map, Value, json};
+
+pub(crate) use super::encode::Trained;
+use super::encode::{NewTensor, Origin};
+use super::{Conversion, ConvertOptions, PlannedTensor, Source, hf};
+use crate::artifact::write_file;
+use crate::error::{Error, ErrorKind, Result};
+use crate::models::encoder::{Config, Family};
+use crate::text::Tokenizer;
+
+/// What is copied beside the weights of a new checkpoint, as far as it is there.
+const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// A checkpoint to start from.
+pub(crate) struct Base {
+    conversion: Conversion,
+    directory: PathBuf,
+}
+
+impl Base {
+    /// Reads a checkpoint as a classifier of `classes`: what it lacks of such a head is new.
+    pub(crate) fn classifier(
+        directory: &Path,
+        options: &ConvertOptions,
+        classes: &[String],
+    ) -> Result<Self> {
+        Ok(Self {
+            conversion: hf::read_as(directory, options, Some(classes))?,
+            directory: directory.to_owned(),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.conversion.config
+    }
+
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.conversion.notes
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
+        Tokenizer::from_stored(&self.conversion.tokenizer)
+    }
+
+    /// In the order of the logits.
+    pub(crate) fn labels(&self) -> &[String] {
+        self.conversion.labels.as_deref().unwrap_or_default()
+    }
+
+    /// For each layer the one whose weights it uses.
+    pub(crate) fn layer_of(&self) -> &[usize] {
+        &self.conversion.layer_of
+    }
+
+    /// What is to become of each tensor.
+    pub(crate) fn planned(&self) -> &[PlannedTensor] {
+        &self.conversion.planned
+    }
+
+    /// Whether a part of the head is not in the checkpoint.
+    pub(crate) fn has_new_head(&self) -> bool {
+        let mut tensors = self.conversion.tensors.iter();
+        tensors.any(|tensor| matches!(tensor.origin, Origin::New(_)))
+    }
+
+    /// SHA-256 of the checkpoint's weights.
+    pub(crate) fn source_digest(&self) -> &str {
+        let mut provenance = self.conversion.provenance.iter();
+        let digest = provenance.find(|(key, _)| key == "source_sha256");
+        digest.map_or("", |(_, digest)| digest)
+    }
+
+    fn tensor(&self, name: &str) -> Option<&NewTensor> {
+        self.conversion.tensors.iter().find(|t| t.name == name)
+    }
+
+    /// The values of a tensor, row-major; `None` if it is new.
+    pub(crate) fn values(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        match (&self.conversion.source, self.tensor(name)) {
+            (Source::Checkpoint(checkpoint), Some(tensor)) => match &tensor.origin {
+                Origin::Checkpoint(name) => checkpoint.values(name).map(Some),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// The trained model, to be written as an artifact. `provenance` comes after that of the
+    /// checkpoint.
+    pub(crate) fn finish(
+        mut self,
+        trained: HashMap<String, Trained>,
+        provenance: Vec<(String, String)>,
+    ) -> Conversion {
+        self.conversion.source = Source::Trained(trained);
+        self.conversion.provenance.extend(provenance);
+        self.conversion
+    }
+
+    /// Writes a classifier's weights as a checkpoint that this crate and `transformers` read: a
+    /// directory with `model.safetensors`, `config.json` and the tokenizer.
+    ///
+    /// # Errors
+    /// If layers share weights, for which such a checkpoint has no words, or if a file cannot be
+    /// written.
+    pub(crate) fn save(&self, directory: &Path, weights: &HashMap<String, Vec<f32>>) -> Result<()> {
+        let config = self.config();
+        if (self.layer_of().iter().enumerate()).any(|(layer, &of)| layer != of) {
+            let message = "layers share weights, which a checkpoint cannot say";
+            return Err(Error::new(ErrorKind::Unsupported, message).in_file(directory));
+        }
+        fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
+        let (prefix, class) = match config.family {
+            Family::Bert => ("bert.", "BertForSequenceClassification"),
+            Family::Roberta => ("roberta.", "RobertaForSequenceClassification"),
+        };
+        let mut views = Vec::new();
+        for tensor in &self.conversion.tensors {
+            let (Origin::Checkpoint(name) | Origin::New(name)) = &tensor.origin else {
+                continue;
+            };
+            let values = weights
+                .get(&tensor.name)
+                .ok_or_else(|| Error::new(ErrorKind::Checkpoint, "missing").in_tensor(&tensor.name))?;
+            let bare = name.starts_with(prefix) || name.starts_with("classifier.");
+            let name = if bare { name.clone() } else { format!("{prefix}{name}") };
+            views.push((name, Values::new(values, &tensor.shape)));
+        }
+        let mut json = self.config_json()?;
+        json.insert("architectures".into(), json!([class]));
+        json.insert("num_hidden_layers".into(), json!(config.layers));
+        json.insert("problem_type".into(), json!("single_label_classification"));
+        let labels = || self.labels().iter().enumerate();
+        let of_ids = labels().map(|(id, label)| (id.to_string(), json!(label)));
+        json.insert("id2label".into(), Value::Object(of_ids.collect()));
+        let of_labels = labels().map(|(id, label)| (label.clone(), json!(id)));
+        json.insert("label2id".into(), Value::Object(of_labels.collect()));
+        for name in TOKENIZER_FILES {
+            let from = self.directory.join(name);
+            if from.exists() {
+                let bytes = fs::read(&from).map_err(|e| Error::io(&from, e))?;
+                write_file(&directory.join(name), &bytes, true)?;
+            }
+        }
+        let text = format!("{:#}\n", Value::Object(json));
+        write_file(&directory.join("config.json"), text.as_bytes(), true)?;
+        // Last: without weights it is no checkpoint.
+        write_file(&directory.join("model.safetensors"), &tensors(views, None)?, true)
+    }
+
+    fn config_json(&self) -> Result<Map<String, Value>> {
+        let path = self.directory.join("config.json");
+        let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::new(ErrorKind::Checkpoint, e.to_string()).in_file(path))
+    }
+}
+
+/// Values of a tensor for a safetensors file.
+pub(crate) struct Values<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    pub(crate) fn new(values: &'a [f32], shape: &[usize]) -> Self {
+        Self {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            bytes: bytemuck::cast_slice(values),
+        }
+    }
+
+    pub(crate) fn codes(values: &'a [u8], shape: &[usize]) -> Self {
+        Self {
+            dtype: Dtype::U8,
+            shape: shape.to_vec(),
+            bytes: values,
+        }
+    }
+}
+
+impl View for Values<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The bytes of a safetensors file.
+pub(crate) fn tensors(
+    views: Vec<(String, Values<'_>)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>> {
+    safetensors::serialize(views, metadata)
+        .map_err(|e| Error::new(ErrorKind::Checkpoint, e.to_string()))
+}

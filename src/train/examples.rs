@@ -1,0 +1,198 @@
+//! Labelled texts: divided, tokenized and put into batches.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use super::encoder::Text;
+use super::mix;
+use super::recipe::{Data, Part};
+use crate::data::{Columns, Example, read};
+use crate::error::{Error, ErrorKind, Result};
+use crate::quant::rng::Rng;
+use crate::text::{Tokenizer, Truncation};
+
+/// Batches whose texts are sorted by length together, so that little is padded and batches still differ
+/// from epoch to epoch.
+const SORTED: usize = 50;
+
+/// Examples by what they are for.
+pub(super) struct Division {
+    pub(super) train: Vec<Example>,
+    pub(super) validation: Vec<Example>,
+    pub(super) test: Vec<Example>,
+    /// All labels of the training texts, sorted.
+    pub(super) labels: Vec<String>,
+    /// Sentences on what was found.
+    pub(super) notes: Vec<String>,
+    /// SHA-256 over all files.
+    pub(super) digest: String,
+}
+
+impl Division {
+    pub(super) fn read(data: &Data) -> Result<Self> {
+        let columns = Columns {
+            text: &data.text,
+            text_b: data.text_b.as_deref(),
+            label: &data.label,
+        };
+        let mut notes = Vec::new();
+        let mut hashed = Vec::new();
+        let mut seen = HashSet::new();
+        // Texts for test come first, so that none of them is trained with.
+        let mut load = |path: &Path, what: &str| -> Result<Vec<Example>> {
+            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+            hashed.push(super::digest(&bytes));
+            let all = read(path, &columns)?;
+            let before = all.len();
+            let key = |example: &Example| (example.text.clone(), example.text_b.clone());
+            let kept: Vec<Example> = all.into_iter().filter(|e| seen.insert(key(e))).collect();
+            if kept.len() < before {
+                let again = before - kept.len();
+                notes.push(format!("{what}: {again} texts were there before and are left out"));
+            }
+            if kept.is_empty() {
+                let message = "all texts are in the other files, too";
+                return Err(Error::new(ErrorKind::Input, message).in_file(path));
+            }
+            Ok(kept)
+        };
+        let mut test = match &data.test {
+            Part::File(file) => load(file, "test")?,
+            _ => Vec::new(),
+        };
+        let mut validation = match &data.validation {
+            Part::File(file) => load(file, "validation")?,
+            _ => Vec::new(),
+        };
+        let mut train = load(&data.train, "train")?;
+        shuffle(&mut train, &mut Rng::new(mix(&[data.seed, 1])));
+        match &data.test {
+            Part::Share(share) => test = train.split_off(train.len() - part(&train, *share)),
+            &Part::Fold { fold, of } => {
+                let start = |fold: usize| fold * train.len() / of;
+                let range = start(fold)..start(fold + 1);
+                test = train.drain(range).collect();
+            }
+            Part::File(_) => {}
+        }
+        if let Part::Share(share) = data.validation {
+            validation = train.split_off(train.len() - part(&train, share));
+        }
+        let mut division = Self {
+            labels: Vec::new(),
+            digest: super::digest(hashed.concat().as_bytes()),
+            train,
+            validation,
+            test,
+            notes,
+        };
+        division.check(&data.train)?;
+        Ok(division)
+    }
+
+    /// Settles labels; each must be learnt, and there must be two.
+    fn check(&mut self, file: &Path) -> Result<()> {
+        let wrong = |message: String| Err(Error::new(ErrorKind::Input, message).in_file(file));
+        if self.train.is_empty() {
+            return wrong("no texts are left to train with".into());
+        }
+        self.labels = counts(&self.train).into_keys().map(str::to_owned).collect();
+        if let [only] = &self.labels[..] {
+            return wrong(format!("all training texts have the label {only:?}"));
+        }
+        for (name, examples) in [("validation", &self.validation), ("test", &self.test)] {
+            let known = |example: &&Example| self.labels.binary_search(&example.label).is_err();
+            if let Some(example) = examples.iter().find(known) {
+                return wrong(format!(
+                    "the label {:?} (line {} of {name}) is in no training text",
+                    example.label, example.line
+                ));
+            }
+        }
+        for (name, examples) in [
+            ("train", &self.train),
+            ("validation", &self.validation),
+            ("test", &self.test),
+        ] {
+            let counts = counts(examples);
+            let most = counts.values().max().copied().unwrap_or(0);
+            let shares: Vec<String> = (counts.iter())
+                .map(|(label, count)| format!("{label} {count}"))
+                .collect();
+            self.notes.push(format!(
+                "{name}: {} texts ({}); always the same answer would be right in {:.1} %",
+                examples.len(),
+                shares.join(", "),
+                100.0 * most as f64 / examples.len().max(1) as f64
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn counts(examples: &[Example]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for example in examples {
+        *counts.entry(&*example.label).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn part(examples: &[Example], share: f64) -> usize {
+    (examples.len() as f64 * share).round() as usize
+}
+
+fn shuffle<T>(values: &mut [T], rng: &mut Rng) {
+    for i in (1..values.len()).rev() {
+        values.swap(i, rng.below(i + 1));
+    }
+}
+
+/// Token ids of examples, and how many texts were cut.
+pub(super) fn tokenize(
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    labels: &[String],
+    limit: usize,
+) -> Result<(Vec<Text>, usize)> {
+    let numbers: HashMap<&str, i64> = labels.iter().map(String::as_str).zip(0..).collect();
+    let mut cut = 0;
+    let texts = examples.iter().map(|example| {
+        let pair = example.text_b.as_deref();
+        let encoded = tokenizer
+            .encode(&example.text, pair, limit, Truncation::Truncate)
+            .map_err(|e| Error::new(e.kind(), format!("line {}: {}", example.line, e.message())))?;
+        cut += usize::from(encoded.truncated);
+        Ok(Text {
+            ids: encoded.ids,
+            types: encoded.type_ids,
+            label: numbers[&*example.label],
+        })
+    });
+    let texts: Result<Vec<Text>> = texts.collect();
+    Ok((texts?, cut))
+}
+
+/// Numbers of the texts of each batch of an epoch; the last one may be smaller.
+pub(super) fn batches(texts: &[Text], size: usize, seed: u64) -> Vec<Vec<usize>> {
+    let mut rng = Rng::new(seed);
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    shuffle(&mut order, &mut rng);
+    for window in order.chunks_mut(size * SORTED) {
+        window.sort_by_key(|&text| texts[text].ids.len());
+    }
+    let mut batches: Vec<Vec<usize>> = order.chunks(size).map(<[usize]>::to_vec).collect();
+    shuffle(&mut batches, &mut rng);
+    batches
+}
+
+/// Numbers of texts in batches by length, for evaluation.
+pub(super) fn by_length(texts: &[Text], size: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&text| texts[text].ids.len());
+    order.chunks(size).map(<[usize]>::to_vec).collect()
+}
+
+#[cfg(test)]
+#[path = "tests/examples.rs"]
+mod tests;

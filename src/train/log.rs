@@ -1,0 +1,45 @@
+//! `log.jsonl`: a line for each thing that happened.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+pub(super) struct Log {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Log {
+    /// A new log, or one that goes on after its first `bytes`.
+    pub(super) fn open(path: &Path, bytes: u64) -> Result<Self> {
+        let failed = |e| Error::io(path, e);
+        let mut options = OpenOptions::new();
+        let mut file = (options.write(true).create(true).truncate(false).open(path)).map_err(failed)?;
+        file.set_len(bytes).map_err(failed)?;
+        file.seek(SeekFrom::Start(bytes)).map_err(failed)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            bytes,
+        })
+    }
+
+    pub(super) fn line(&mut self, value: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(value)
+            .map_err(|e| Error::io(&self.path, std::io::Error::other(e)))?;
+        line.push(b'\n');
+        (self.file.write_all(&line)).map_err(|e| Error::io(&self.path, e))?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Its length in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

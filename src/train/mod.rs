@@ -1,0 +1,42 @@
+//! Training with quantization noise, iterative product quantization and distillation, in torch.
+//!
+//! After "Training with Quantization Noise for Extreme Model Compression" (Fan et al. 2020, arXiv
+//! 2004.07320). A [`Recipe`] (a TOML file) says which checkpoint is trained on which labelled texts, and
+//! in which stages: with noise on the weights ([`Noise`]), with codes and centroids in place of the
+//! weights of some groups, learning from labels or from a teacher. [`run`](run()) does that and writes a
+//! `.centroid` file, whose accuracy it measures with this crate's runtime.
+//!
+//! Needs libtorch 2.11: `tools/setup-train` fetches one. Nothing else in this crate does.
+
+mod encoder;
+mod examples;
+mod log;
+mod noise;
+mod optimizer;
+mod recipe;
+mod run;
+mod stage;
+mod state;
+mod weights;
+
+pub use noise::{Form, Noise, Range, Rate};
+pub use recipe::{Data, Distill, Part, Recipe, Stage};
+pub use run::{Event, Finished, Outcome, Start, run};
+
+use sha2::{Digest, Sha256};
+
+/// A seed of several numbers.
+fn mix(numbers: &[u64]) -> u64 {
+    numbers.iter().fold(0, |seed, &number| {
+        crate::quant::rng::Rng::new(seed ^ number.rotate_left(32)).next_u64()
+    })
+}
+
+/// SHA-256 in hexadecimal digits.
+fn digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

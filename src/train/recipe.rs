@@ -1,0 +1,378 @@
+//! What a run does: one TOML file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::noise::Noise;
+use crate::convert::Plan;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A run, as its TOML file says. Paths are relative to that file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Recipe {
+    /// The checkpoint to start from: a directory as `convert` reads it. A classification head is new if
+    /// the checkpoint has none, or one for other labels.
+    pub model: PathBuf,
+    /// The directory for everything that is written: `model.centroid`, `log.jsonl`, `state.safetensors`
+    /// and, for a model that is not quantized, `checkpoint`.
+    pub output: PathBuf,
+    /// The fine-tuned checkpoint that stages with `distill` learn from.
+    pub teacher: Option<PathBuf>,
+    /// Seed of every random choice.
+    #[serde(default)]
+    pub seed: u64,
+    /// `cpu`, `cuda` or `cuda:N`.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// Threads; as many as there are if `None`. Results are bit-identical from run to run with one.
+    pub threads: Option<usize>,
+    /// Texts of a step.
+    #[serde(default = "batch")]
+    pub batch: usize,
+    /// Parts that a step's texts are divided into, so that less memory is needed.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Probability of dropping a value of a token vector or a share of attention.
+    #[serde(default = "tenth")]
+    pub dropout: f64,
+    /// Steps between two times that the state is saved; it is, too, after each epoch.
+    #[serde(default = "save")]
+    pub save: usize,
+    /// Layers to keep, by their numbers in the checkpoint.
+    pub layers: Option<Vec<usize>>,
+    /// Chunks of this many layers share weights.
+    #[serde(default)]
+    pub share: usize,
+    /// The labelled texts.
+    pub data: Data,
+    /// How tensors are to be quantized: what a plan file of `convert` says.
+    #[serde(default)]
+    pub plan: toml::Table,
+    /// What is done, one after another.
+    #[serde(rename = "stage")]
+    pub stages: Vec<Stage>,
+    /// Of the file: runs that go on must have the same.
+    #[serde(skip)]
+    pub(super) digest: String,
+}
+
+/// Labelled texts and how they are divided.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Data {
+    /// A file as [`data::read`](crate::data::read) takes it: for training and, where these have no file,
+    /// validation and test.
+    pub train: PathBuf,
+    /// The column of the text.
+    pub text: String,
+    /// The column of the second text of pairs.
+    pub text_b: Option<String>,
+    /// The column of the label.
+    pub label: String,
+    /// A file, or the share of the texts not in `test`.
+    #[serde(default = "tenth_part")]
+    pub validation: Part,
+    /// A file, a share of the texts, or a fold of a cross-validation.
+    #[serde(default = "tenth_part")]
+    pub test: Part,
+    /// Seed of the division.
+    #[serde(default)]
+    pub seed: u64,
+    /// The most tokens of a text; the model's own limit if `None`. Longer ones are cut, and counted.
+    pub max_tokens: Option<usize>,
+}
+
+/// Where texts for validation or test come from.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Part {
+    /// A share of all texts, drawn by the seed; 0 for none.
+    Share(f64),
+    /// One of as many equal parts: `{ fold = 0, of = 5 }`.
+    Fold {
+        /// From 0.
+        fold: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// A file with the columns of `train`.
+    File(PathBuf),
+}
+
+/// A part of the run with a learning rate that rises and falls.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Stage {
+    /// Its name in the log.
+    pub name: String,
+    /// Groups (`ffn`, `attention`, `embedding`, `position`, `head`) that get codes and centroids before the
+    /// stage's first step.
+    #[serde(default)]
+    pub quantize: Vec<String>,
+    /// Times that all texts are seen; 0 to quantize only.
+    pub epochs: usize,
+    /// The highest learning rate.
+    #[serde(default = "learning_rate")]
+    pub learning_rate: f64,
+    /// The highest learning rate of centroids.
+    #[serde(default = "centroid_learning_rate")]
+    pub centroid_learning_rate: f64,
+    /// The part of the steps in which learning rates rise; then they fall to 0.
+    #[serde(default = "tenth")]
+    pub warmup: f64,
+    /// Weight decay of matrices.
+    #[serde(default = "hundredth")]
+    pub weight_decay: f64,
+    /// The largest norm of the gradients.
+    #[serde(default = "clip")]
+    pub clip: f64,
+    /// Probability of skipping a layer (LayerDrop, Fan et al. 2019, arXiv 1909.11556).
+    #[serde(default)]
+    pub layer_drop: f64,
+    /// Noise on weights that are not quantized yet.
+    pub noise: Option<Noise>,
+    /// Learning from the teacher.
+    pub distill: Option<Distill>,
+    /// Stop after this many epochs without a better validation accuracy.
+    pub patience: Option<usize>,
+}
+
+/// Parts of a loss.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[non_exhaustive]
+pub struct Distill {
+    /// Of the cross-entropy with labels.
+    pub labels: f64,
+    /// Of the divergence from the teacher's logits (Hinton et al. 2015, arXiv 1503.02531).
+    pub logits: f64,
+    /// Divides the logits of both.
+    pub temperature: f64,
+    /// Of the mean squared error of token vectors, after the embeddings and after each layer.
+    pub hidden: f64,
+    /// The teacher's layers (0 the embeddings) that the student's embeddings and layers learn from;
+    /// evenly spread if `None`.
+    pub layers: Option<Vec<usize>>,
+}
+
+impl Default for Distill {
+    fn default() -> Self {
+        Self {
+            labels: 0.0,
+            logits: 1.0,
+            temperature: 1.0,
+            hidden: 1.0,
+            layers: None,
+        }
+    }
+}
+
+fn cpu() -> String {
+    "cpu".into()
+}
+fn batch() -> usize {
+    32
+}
+fn one() -> usize {
+    1
+}
+fn save() -> usize {
+    200
+}
+fn tenth() -> f64 {
+    0.1
+}
+fn tenth_part() -> Part {
+    Part::Share(0.1)
+}
+fn hundredth() -> f64 {
+    0.01
+}
+fn clip() -> f64 {
+    1.0
+}
+fn learning_rate() -> f64 {
+    5e-5
+}
+fn centroid_learning_rate() -> f64 {
+    1e-3
+}
+
+const GROUPS: [&str; 5] = ["ffn", "attention", "embedding", "position", "head"];
+
+impl Recipe {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if it cannot be read; [`ErrorKind::Config`] for what is not TOML, an unknown key
+    /// (with the nearest known one), and a value out of range.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, directory).map_err(|e| e.in_file(path))
+    }
+
+    fn parse(text: &str, directory: &Path) -> Result<Self> {
+        let mut recipe: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                text[..span.start.min(text.len())].matches('\n').count() + 1
+            });
+            let message = error.message().replace('\n', " ");
+            config(format!("line {line}: {}", with_nearest(&message)))
+        })?;
+        recipe.digest = super::digest(text.as_bytes());
+        let Self { model, output, teacher, data, .. } = &mut recipe;
+        let mut paths = vec![model, output, &mut data.train];
+        paths.extend(teacher);
+        for part in [&mut data.validation, &mut data.test] {
+            if let Part::File(file) = part {
+                paths.push(file);
+            }
+        }
+        for path in paths {
+            *path = directory.join(&*path);
+        }
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// How tensors are to be quantized.
+    ///
+    /// # Errors
+    /// As for a plan file.
+    pub fn plan(&self) -> Result<Plan> {
+        let mut plan = Plan::default();
+        plan.apply_table(&self.plan).map_err(|e| config(format!("plan: {}", e.message())))?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<()> {
+        let ensure = |holds: bool, message: &str| match holds {
+            true => Ok(()),
+            false => Err(config(message.into())),
+        };
+        ensure(self.batch > 0, "batch is at least 1")?;
+        ensure(
+            self.accumulate > 0 && self.accumulate <= self.batch,
+            "accumulate is from 1 to batch",
+        )?;
+        ensure(self.save > 0, "save is at least 1")?;
+        ensure(self.threads != Some(0), "threads is at least 1")?;
+        ensure(below_one(self.dropout), "dropout is from 0 to below 1")?;
+        ensure(!self.stages.is_empty(), "there is no [[stage]]")?;
+        for (name, part) in [("validation", &self.data.validation), ("test", &self.data.test)] {
+            match part {
+                Part::Share(share) => ensure(
+                    below_one(*share),
+                    &format!("data.{name}: a share is from 0 to below 1"),
+                )?,
+                Part::Fold { .. } if name == "validation" => {
+                    return Err(config("data.validation: folds are for test".into()));
+                }
+                Part::Fold { fold, of } => ensure(
+                    fold < of && *of >= 2,
+                    "data.test: fold is below of, and of at least 2",
+                )?,
+                Part::File(_) => {}
+            }
+        }
+        self.plan()?;
+        for stage in &self.stages {
+            self.check_stage(stage).map_err(|e| {
+                config(format!("stage {:?}: {}", stage.name, e.message()))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_stage(&self, stage: &Stage) -> Result<()> {
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        let not_negative = |value: f64| value >= 0.0 && value.is_finite();
+        for (name, right) in [
+            ("learning-rate", not_negative(stage.learning_rate)),
+            ("centroid-learning-rate", not_negative(stage.centroid_learning_rate)),
+            ("warmup", (0.0..=1.0).contains(&stage.warmup)),
+            ("weight-decay", not_negative(stage.weight_decay)),
+            ("clip", positive(stage.clip)),
+            ("layer-drop", below_one(stage.layer_drop)),
+            ("patience", stage.patience != Some(0)),
+        ] {
+            if !right {
+                return Err(config(format!("{name} is out of range")));
+            }
+        }
+        let of_noise = stage.noise.iter().filter_map(|noise| noise.groups.as_ref());
+        for group in stage.quantize.iter().chain(of_noise.flatten()) {
+            if !GROUPS.contains(&&**group) {
+                let known = GROUPS.join(", ");
+                return Err(config(format!("group {group:?} is unknown; known: {known}")));
+            }
+        }
+        if let Some(noise) = &stage.noise {
+            noise.check()?;
+        }
+        if let Some(distill) = &stage.distill {
+            if self.teacher.is_none() {
+                return Err(config("distill needs a teacher".into()));
+            }
+            let parts = [distill.labels, distill.logits, distill.hidden];
+            if !parts.iter().all(|&part| not_negative(part)) || parts.iter().all(|&part| part == 0.0) {
+                let message = "distill: labels, logits and hidden are not negative, and not all 0";
+                return Err(config(message.into()));
+            }
+            if !positive(distill.temperature) {
+                return Err(config("distill.temperature is above 0".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn below_one(value: f64) -> bool {
+    (0.0..1.0).contains(&value)
+}
+
+fn config(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+/// serde's message on an unknown key, with the known key that is nearest in place of all of them.
+fn with_nearest(message: &str) -> String {
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    match &names[..] {
+        [wrong, known @ ..] if unknown && !known.is_empty() => {
+            let nearest = known.iter().min_by_key(|name| distance(wrong, name));
+            let (kind, nearest) = (&message[..message.find('`').unwrap_or(0)], nearest.unwrap_or(wrong));
+            format!("{kind}`{wrong}`; the nearest known one is `{nearest}`")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Changes of a letter from one word to the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[path = "tests/recipe.rs"]
+mod tests;

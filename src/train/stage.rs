@@ -1,0 +1,251 @@
+//! Steps of a stage.
+
+use std::collections::HashMap;
+
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::encoder::{Batch, Disturbance, Outputs, Pass, Text};
+use super::mix;
+use super::noise::Noise;
+use super::optimizer::{AdamW, Rates};
+use super::recipe::{Distill, Recipe, Stage};
+use super::weights::Weights;
+use crate::convert::trained::Base;
+use crate::data::Scores;
+use crate::error::{Error, ErrorKind, Result};
+use crate::quant::rng::Rng;
+
+/// A model in torch.
+pub(super) struct Model {
+    pub(super) base: Base,
+    pub(super) weights: Weights,
+    pub(super) device: Device,
+}
+
+impl Model {
+    fn pass(&self) -> Pass<'_> {
+        Pass::plain(self.base.config(), self.base.layer_of(), &self.weights)
+    }
+
+    pub(super) fn batch(&self, texts: &[Text], numbers: &[usize]) -> Batch {
+        let texts: Vec<&Text> = numbers.iter().map(|&number| &texts[number]).collect();
+        Batch::new(self.base.config(), &texts, self.device)
+    }
+
+    /// Without noise, dropout or gradients.
+    pub(super) fn outputs(&self, batch: &Batch, with_hidden: bool) -> Result<Outputs> {
+        tch::no_grad(|| self.pass().run(batch, with_hidden))
+    }
+
+    /// Logits of all texts, `[texts][labels]`.
+    pub(super) fn logits(&self, texts: &[Text], size: usize) -> Result<Vec<Vec<f32>>> {
+        let mut logits = vec![Vec::new(); texts.len()];
+        for numbers in super::examples::by_length(texts, size) {
+            let outputs = self.outputs(&self.batch(texts, &numbers), false)?;
+            let values = super::weights::to_vec(&outputs.logits);
+            let of_texts = values.chunks_exact(values.len() / numbers.len());
+            for (number, values) in numbers.into_iter().zip(of_texts) {
+                logits[number] = values.to_vec();
+            }
+        }
+        Ok(logits)
+    }
+
+    pub(super) fn score(&self, texts: &[Text], size: usize) -> Result<Scores> {
+        let mut scores = Scores::new(self.base.labels());
+        for (text, logits) in texts.iter().zip(self.logits(texts, size)?) {
+            let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+            scores.add(text.label as usize, best.unwrap_or(0));
+        }
+        Ok(scores)
+    }
+}
+
+/// Where learning rates and noise are in a stage.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) stage: usize,
+    pub(super) step: usize,
+    pub(super) steps: usize,
+}
+
+impl Clock {
+    /// The share of the highest learning rate: it rises in equal steps, then falls to 0.
+    pub(super) fn share(self, warmup: f64) -> f64 {
+        let rising = (self.steps as f64 * warmup).ceil();
+        let step = self.step as f64;
+        if step < rising {
+            (step + 1.0) / rising
+        } else {
+            (self.steps as f64 - step) / (self.steps as f64 - rising)
+        }
+    }
+}
+
+/// What noise knows of the weights.
+pub(super) type Seen = HashMap<String, Option<Tensor>>;
+
+/// What a step says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) loss: f64,
+    pub(super) norm: f64,
+    pub(super) rate: f64,
+}
+
+/// Everything that a step needs beside the model.
+pub(super) struct Steps<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) stage: &'a Stage,
+    pub(super) teacher: Option<&'a Model>,
+    pub(super) texts: &'a [Text],
+}
+
+impl Steps<'_> {
+    /// Takes a step with some texts.
+    ///
+    /// # Errors
+    /// If the loss or a gradient is not finite.
+    pub(super) fn take(
+        &self,
+        model: &Model,
+        optimizer: &mut AdamW,
+        seen: &mut Seen,
+        clock: Clock,
+        numbers: &[usize],
+    ) -> Result<Taken> {
+        let seeds = [self.recipe.seed, clock.stage as u64, clock.step as u64];
+        if let Some(noise) = &self.stage.noise {
+            look(noise, model, seen, clock, self.recipe.seed)?;
+        }
+        // Every random choice of torch in this step follows, whatever came before: a run that goes on
+        // makes the same ones.
+        tch::manual_seed((mix(&seeds) >> 1) as i64);
+        let mut rng = Rng::new(mix(&[seeds[0], seeds[1], seeds[2], 1]));
+        let layers = model.base.config().layers;
+        let skipped = (0..layers).map(|_| rng.uniform_f64() < self.stage.layer_drop).collect();
+        let noise = self.stage.noise.as_ref().map(|noise| Disturbance {
+            noise,
+            rate: noise.rate.at(clock.step as f64 / clock.steps as f64),
+            seen,
+        });
+        let mut pass = Pass {
+            noise,
+            dropout: self.recipe.dropout,
+            skipped,
+            ..model.pass()
+        };
+        optimizer.forget();
+        let mut loss = 0.0;
+        for part in numbers.chunks(numbers.len().div_ceil(self.recipe.accumulate)) {
+            let batch = model.batch(self.texts, part);
+            let share = part.len() as f64 / numbers.len() as f64;
+            let part = self.loss(&pass, &batch)? * share;
+            loss += part.double_value(&[]);
+            if !loss.is_finite() {
+                return Err(self.diverged(clock, "the loss is not finite"));
+            }
+            part.backward();
+            // A graph is used once: what is shared in it is made anew.
+            pass = pass.again();
+        }
+        let share = clock.share(self.stage.warmup);
+        let rates = Rates {
+            weights: self.stage.learning_rate * share,
+            centroids: self.stage.centroid_learning_rate * share,
+            decay: self.stage.weight_decay,
+            clip: self.stage.clip,
+        };
+        let norm = optimizer.step(rates).map_err(|e| self.diverged(clock, &e.to_string()))?;
+        Ok(Taken {
+            loss,
+            norm,
+            rate: rates.weights,
+        })
+    }
+
+    fn diverged(&self, clock: Clock, what: &str) -> Error {
+        let message = format!(
+            "stage {:?}, step {}: {what}; most likely a learning rate is too high (learning-rate {:e}, \
+             centroid-learning-rate {:e}): the last saved state is as it was",
+            self.stage.name,
+            clock.step + 1,
+            self.stage.learning_rate,
+            self.stage.centroid_learning_rate
+        );
+        Error::new(ErrorKind::Input, message)
+    }
+
+    fn loss(&self, pass: &Pass<'_>, batch: &Batch) -> Result<Tensor> {
+        let by_labels = |logits: &Tensor| {
+            logits.cross_entropy_loss(&batch.labels, None::<Tensor>, Reduction::Mean, -100, 0.0)
+        };
+        let (Some(distill), Some(teacher)) = (&self.stage.distill, self.teacher) else {
+            return Ok(by_labels(&pass.run(batch, false)?.logits));
+        };
+        let with_hidden = distill.hidden > 0.0;
+        let taught = teacher.outputs(batch, with_hidden)?;
+        let outputs = pass.run(batch, with_hidden)?;
+        let mut loss = Tensor::from(0f32).to_device(outputs.logits.device());
+        if distill.labels > 0.0 {
+            loss += by_labels(&outputs.logits) * distill.labels;
+        }
+        if distill.logits > 0.0 {
+            loss += divergence(&outputs.logits, &taught.logits, distill.temperature) * distill.logits;
+        }
+        if with_hidden {
+            let layers = taught_by(distill, outputs.hidden.len(), taught.hidden.len())?;
+            let errors = outputs.hidden.iter().zip(&layers);
+            for (own, &layer) in errors {
+                let error = own.mse_loss(&taught.hidden[layer], Reduction::Mean);
+                loss += error * (distill.hidden / layers.len() as f64);
+            }
+        }
+        Ok(loss)
+    }
+}
+
+/// The Kullback-Leibler divergence of the teacher's softmax from ours, both at a temperature, times its square.
+fn divergence(own: &Tensor, taught: &Tensor, temperature: f64) -> Tensor {
+    let soft = |logits: &Tensor| (logits / temperature).log_softmax(-1, Kind::Float);
+    let texts = own.size()[0] as f64;
+    soft(own).kl_div(&soft(taught), Reduction::Sum, true) * (temperature * temperature / texts)
+}
+
+/// For the embeddings and each layer the teacher's output that they learn from.
+pub(super) fn taught_by(distill: &Distill, own: usize, taught: usize) -> Result<Vec<usize>> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+    match &distill.layers {
+        None => Ok((0..own).map(|i| i * (taught - 1) / (own - 1).max(1)).collect()),
+        Some(layers) if layers.len() != own => wrong(format!(
+            "distill.layers: {} numbers, for the embeddings and {} layers",
+            layers.len(),
+            own - 1
+        )),
+        Some(layers) => match layers.iter().find(|&&layer| layer >= taught) {
+            Some(layer) => wrong(format!("distill.layers: the teacher has no layer {layer}")),
+            None => Ok(layers.clone()),
+        },
+    }
+}
+
+/// Looks at the weights again where that is due.
+fn look(noise: &Noise, model: &Model, seen: &mut Seen, clock: Clock, seed: u64) -> Result<()> {
+    if !seen.is_empty() && !clock.step.is_multiple_of(noise.refresh) {
+        return Ok(());
+    }
+    seen.clear();
+    for name in model.weights.to_quantize(noise.groups.as_deref()) {
+        let Some(tensor) = model.weights.plain(name) else {
+            continue;
+        };
+        let block = model.weights.plan(name).block;
+        let seen_now = noise.look(&tensor.detach(), block, seed).map_err(|e| e.in_tensor(name))?;
+        seen.insert(name.to_owned(), seen_now);
+    }
+    if seen.is_empty() {
+        let message = "noise: none of the plan's tensors is in its groups and not quantized yet";
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,343 @@
+//! The model's weights while they are trained: plain tensors, and codes with their centroids.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tch::{Device, Kind, Tensor};
+
+use super::mix;
+use crate::convert::trained::{Base, Trained};
+use crate::convert::{GroupPlan, PlannedTensor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::quant::pq::{self, Pq, PqOptions};
+use crate::quant::rng::Rng;
+use crate::quant::{CentroidType, Matrix};
+
+/// The deviation of new weights, as in BERT.
+const NEW: f32 = 0.02;
+
+/// Values in row-major order.
+pub(super) fn to_vec(tensor: &Tensor) -> Vec<f32> {
+    let plain = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float);
+    let plain = plain.contiguous();
+    let mut values = vec![0.0f32; plain.numel()];
+    plain.copy_data(&mut values, plain.numel());
+    values
+}
+
+/// A leaf that gradients are kept for.
+pub(super) fn leaf(values: &[f32], shape: &[i64], device: Device) -> Tensor {
+    let tensor = Tensor::from_slice(values).view(shape).to_device(device);
+    tensor.set_requires_grad(true)
+}
+
+pub(super) fn dimensions(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&n| n as i64).collect()
+}
+
+pub(super) enum Weight {
+    Plain(Tensor),
+    Coded(Coded),
+}
+
+/// A matrix as codes, and centroids that are trained.
+pub(super) struct Coded {
+    rows: i64,
+    columns: i64,
+    block: i64,
+    /// `[rows, blocks of a row]`, of i64
+    codes: Tensor,
+    /// `[k, block]`
+    centroids: Tensor,
+    /// `[rows, 1]`
+    factors: Option<Tensor>,
+    /// Blocks of each centroid, at least 1: `[k, 1]`
+    counts: Tensor,
+    centroid_type: CentroidType,
+}
+
+impl Coded {
+    fn new(
+        (rows, columns, block): (usize, usize, usize),
+        codes: &[u8],
+        centroids: &[f32],
+        factors: Option<&[f32]>,
+        centroid_type: CentroidType,
+        device: Device,
+    ) -> Self {
+        let wide: Vec<i64> = codes.iter().map(|&code| i64::from(code)).collect();
+        let codes = Tensor::from_slice(&wide).to_device(device);
+        let k = (centroids.len() / block) as i64;
+        let counts = codes.bincount(None::<Tensor>, k).to_kind(Kind::Float);
+        let factors = factors.map(|factors| leaf(factors, &[rows as i64, 1], device));
+        Self {
+            rows: rows as i64,
+            columns: columns as i64,
+            block: block as i64,
+            codes: codes.view([rows as i64, -1]),
+            centroids: leaf(centroids, &[k, block as i64], device),
+            factors,
+            counts: counts.clamp_min(1.0).view([k, 1]),
+            centroid_type,
+        }
+    }
+
+    fn from_pq(pq: &Pq, centroid_type: CentroidType, device: Device) -> Self {
+        let factors = pq.row_scale.as_ref().map(|scale| {
+            let factors = scale.factors.iter().map(|f| f.to_f32());
+            factors.collect::<Vec<f32>>()
+        });
+        Self::new(
+            (pq.rows, pq.cols, pq.block),
+            &pq.codes,
+            &pq.codebook.decode(),
+            factors.as_deref(),
+            centroid_type,
+            device,
+        )
+    }
+
+    fn to_pq(&self) -> Result<Pq> {
+        let factors = self.factors.as_ref().map(to_vec);
+        Pq::trained(
+            (self.rows as usize, self.columns as usize),
+            self.block as usize,
+            self.bytes(),
+            &to_vec(&self.centroids),
+            factors.as_deref(),
+            self.centroid_type,
+        )
+    }
+
+    /// `[rows][blocks of a row]`
+    fn bytes(&self) -> Vec<u8> {
+        let codes = self.codes.to_device(Device::Cpu).view([-1]).to_kind(Kind::Uint8);
+        let mut bytes = vec![0u8; codes.numel()];
+        codes.copy_data(&mut bytes, codes.numel());
+        bytes
+    }
+
+    /// The rows `ids`, or all of them: `[rows, columns]`.
+    fn rows(&self, ids: Option<&Tensor>) -> Tensor {
+        let select = |of: &Tensor| match ids {
+            Some(ids) => of.index_select(0, ids),
+            None => of.shallow_clone(),
+        };
+        let codes = select(&self.codes);
+        let rows = codes.size()[0];
+        let blocks = Tensor::embedding(&self.centroids, &codes.view([-1]), -1, false, false);
+        let matrix = blocks.view([rows, -1]).narrow(1, 0, self.columns);
+        match &self.factors {
+            Some(factors) => matrix * select(factors),
+            None => matrix,
+        }
+    }
+}
+
+/// What a step may change.
+pub(super) struct Parameter {
+    pub(super) name: String,
+    pub(super) tensor: Tensor,
+    pub(super) role: Role,
+}
+
+pub(super) enum Role {
+    Matrix,
+    /// Biases, norms, factors of rows: no weight decay.
+    Vector,
+    /// Centroids and their numbers of blocks, `[k, 1]`.
+    Centroids(Tensor),
+}
+
+/// All weights by their names in the artifact.
+pub(super) struct Weights {
+    tensors: BTreeMap<String, Weight>,
+    plan: HashMap<String, PlannedTensor>,
+    device: Device,
+}
+
+impl Weights {
+    /// Those of a checkpoint; new ones are drawn.
+    pub(super) fn load(base: &Base, seed: u64, device: Device) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        let mut plan = HashMap::new();
+        for (index, planned) in base.planned().iter().enumerate() {
+            let shape = &planned.shape;
+            let values = base.values(&planned.name)?.unwrap_or_else(|| {
+                let len = shape.iter().product();
+                let mut rng = Rng::new(mix(&[seed, index as u64]));
+                let drawn = (0..len).map(|_| NEW * rng.normal());
+                match shape.len() {
+                    1 => vec![0.0; len],
+                    _ => drawn.collect(),
+                }
+            });
+            let tensor = leaf(&values, &dimensions(shape), device);
+            tensors.insert(planned.name.clone(), Weight::Plain(tensor));
+            plan.insert(planned.name.clone(), planned.clone());
+        }
+        Ok(Self {
+            tensors,
+            plan,
+            device,
+        })
+    }
+
+    pub(super) fn plan(&self, name: &str) -> &GroupPlan {
+        &self.plan[name].plan
+    }
+
+    /// A matrix that is not quantized yet.
+    pub(super) fn plain(&self, name: &str) -> Option<&Tensor> {
+        match &self.tensors[name] {
+            Weight::Plain(tensor) => Some(tensor),
+            Weight::Coded(_) => None,
+        }
+    }
+
+    /// Rows `ids` of a matrix, or all of a tensor.
+    pub(super) fn rows(&self, name: &str, ids: Option<&Tensor>) -> Tensor {
+        match (&self.tensors[name], ids) {
+            (Weight::Plain(tensor), None) => tensor.shallow_clone(),
+            (Weight::Plain(tensor), Some(ids)) => tensor.index_select(0, ids),
+            (Weight::Coded(coded), ids) => coded.rows(ids),
+        }
+    }
+
+    /// Names of tensors that the plan quantizes and that are not quantized yet, in `groups` if given.
+    pub(super) fn to_quantize<'a>(
+        &'a self,
+        groups: Option<&'a [String]>,
+    ) -> impl Iterator<Item = &'a str> {
+        use crate::artifact::Scheme::{F16, F32};
+        let planned = |name: &str| &self.plan[name];
+        self.tensors
+            .iter()
+            .filter(move |(name, weight)| {
+                let planned = planned(name);
+                matches!(weight, Weight::Plain(_))
+                    && !matches!(planned.plan.scheme, F32 | F16)
+                    && groups.is_none_or(|groups| groups.iter().any(|g| g == planned.group.name()))
+            })
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Gives a matrix codes and centroids, by K-means on what it is now. Returns the relative error.
+    pub(super) fn quantize(
+        &mut self,
+        name: &str,
+        seed: u64,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<f64> {
+        let planned = &self.plan[name];
+        let Weight::Plain(tensor) = &self.tensors[name] else {
+            let message = "is quantized already";
+            return Err(Error::new(ErrorKind::Config, message).in_tensor(name));
+        };
+        let values = to_vec(tensor);
+        let matrix = Matrix::new(&values, planned.shape[0], planned.shape[1])
+            .map_err(|e| e.in_tensor(name))?;
+        let mut options = PqOptions::new(planned.plan.block);
+        options.centroids = planned.plan.centroids;
+        options.row_scale = planned.plan.row_scale;
+        options.seed = seed;
+        let pq = pq::quantize(matrix, None, &options, progress).map_err(|e| e.in_tensor(name))?;
+        let error = pq.relative_error(matrix);
+        let coded = Coded::from_pq(&pq, planned.plan.centroid_type, self.device);
+        self.tensors.insert(name.to_owned(), Weight::Coded(coded));
+        Ok(error)
+    }
+
+    /// Everything that a step may change, in a fixed order.
+    pub(super) fn parameters(&self) -> Vec<Parameter> {
+        let mut parameters = Vec::new();
+        for (name, weight) in &self.tensors {
+            let mut add = |name: String, tensor: &Tensor, role| {
+                let tensor = tensor.shallow_clone();
+                parameters.push(Parameter { name, tensor, role });
+            };
+            match weight {
+                Weight::Plain(tensor) if tensor.dim() == 1 => {
+                    add(name.clone(), tensor, Role::Vector);
+                }
+                Weight::Plain(tensor) => add(name.clone(), tensor, Role::Matrix),
+                Weight::Coded(coded) => {
+                    let counts = coded.counts.shallow_clone();
+                    let role = Role::Centroids(counts);
+                    add(format!("{name}:centroids"), &coded.centroids, role);
+                    if let Some(factors) = &coded.factors {
+                        add(format!("{name}:factors"), factors, Role::Vector);
+                    }
+                }
+            }
+        }
+        parameters
+    }
+
+    /// The codes of each matrix that has them, `[rows][blocks of a row]`.
+    pub(super) fn codes(&self) -> Vec<(String, [usize; 2], Vec<u8>)> {
+        let coded = self.tensors.iter().filter_map(|(name, weight)| match weight {
+            Weight::Coded(coded) => {
+                let size = coded.codes.size();
+                let shape = [size[0] as usize, size[1] as usize];
+                Some((name.clone(), shape, coded.bytes()))
+            }
+            Weight::Plain(_) => None,
+        });
+        coded.collect()
+    }
+
+    /// Gives a matrix the codes, centroids and factors that a saved state has.
+    pub(super) fn restore(
+        &mut self,
+        name: &str,
+        codes: &[u8],
+        centroids: &[f32],
+        factors: Option<&[f32]>,
+    ) -> Result<()> {
+        let wrong = || Error::new(ErrorKind::Checkpoint, "does not fit the model").in_tensor(name);
+        let planned = self.plan.get(name).ok_or_else(wrong)?;
+        let &[rows, columns] = &planned.shape[..] else {
+            return Err(wrong());
+        };
+        let block = planned.plan.block;
+        let k = centroids.len() / block;
+        let fits = codes.len() == rows * columns.div_ceil(block)
+            && centroids.len() == k * block
+            && codes.iter().all(|&code| usize::from(code) < k)
+            && factors.is_none_or(|factors| factors.len() == rows);
+        if !fits {
+            return Err(wrong());
+        }
+        let coded = Coded::new(
+            (rows, columns, block),
+            codes,
+            centroids,
+            factors,
+            planned.plan.centroid_type,
+            self.device,
+        );
+        self.tensors.insert(name.to_owned(), Weight::Coded(coded));
+        Ok(())
+    }
+
+    /// What an artifact is made of.
+    pub(super) fn trained(&self) -> Result<HashMap<String, Trained>> {
+        let tensors = self.tensors.iter().map(|(name, weight)| {
+            let trained = match weight {
+                Weight::Plain(tensor) => Trained::Values(to_vec(tensor)),
+                Weight::Coded(coded) => Trained::Pq(coded.to_pq().map_err(|e| e.in_tensor(name))?),
+            };
+            Ok((name.clone(), trained))
+        });
+        tensors.collect()
+    }
+
+    /// All values, if nothing is quantized.
+    pub(super) fn values(&self) -> Option<HashMap<String, Vec<f32>>> {
+        let tensors = self.tensors.iter().map(|(name, weight)| match weight {
+            Weight::Plain(tensor) => Some((name.clone(), to_vec(tensor))),
+            Weight::Coded(_) => None,
+        });
+        tensors.collect()
+    }
+}

@@ -1,0 +1,266 @@
+//! Whole runs of the trainer on a tiny model: it learns, quantizes, is written and answers; what is
+//! stopped goes on as if nothing had happened; mistakes lose nothing.
+
+#[path = "train/tiny.rs"]
+mod tiny;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use centroid::train::{Event, Finished, Outcome, Recipe, Start, run};
+use centroid::{ErrorKind, TextClassifier};
+
+use tiny::Tiny;
+
+/// Torch has one random generator and one number of threads for the whole process.
+static TORCH: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    TORCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn start(recipe: &Path, start: Start, stop_at: Option<usize>) -> centroid::Result<Outcome> {
+    let recipe = Recipe::read(recipe)?;
+    let stop = AtomicBool::new(false);
+    run(&recipe, start, &stop, &mut |event| {
+        if let Event::Step { step, .. } = event {
+            stop.store(Some(step) == stop_at, Ordering::Relaxed);
+        }
+    })
+}
+
+fn finished(outcome: Outcome) -> Box<Finished> {
+    match outcome {
+        Outcome::Finished(finished) => finished,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Lines of the log with a key of this value.
+fn logged(directory: &Path, event: &str) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(directory.join("log.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.filter(|line: &serde_json::Value| line["event"] == event).collect()
+}
+
+const F32: &str = "[plan]\nscheme = \"f32\"\n";
+const TUNE: &str = "[[stage]]\nname = \"tune\"\nepochs = 4\nlearning-rate = 2e-3\n";
+
+#[test]
+fn a_tiny_model_learns_and_its_checkpoint_is_one() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let recipe = tiny.recipe("plain", "", F32, TUNE);
+    let done = finished(start(&recipe, Start::New, None).unwrap());
+    assert!(done.exact.accuracy() > 0.95, "{}", done.exact.accuracy());
+    assert!(done.int8.accuracy() > 0.95, "{}", done.int8.accuracy());
+
+    // The runtime computes what torch does.
+    let output = tiny.path("plain");
+    let tests = logged(&output, "test");
+    let difference = |mode: &str| {
+        let line = tests.iter().find(|line| line["mode"] == mode).unwrap();
+        line["largest_difference"].as_f64().unwrap()
+    };
+    assert!(difference("exact") < 1e-4, "{}", difference("exact"));
+    assert!(difference("int8") < 0.3, "{}", difference("int8"));
+
+    let model = TextClassifier::open(output.join("model.centroid")).unwrap();
+    let answers = model.classify(&["the film was awful", "the film was great"]).unwrap();
+    assert_eq!([&*answers[0].labels[0].label, &*answers[1].labels[0].label], ["bad", "good"]);
+
+    // The checkpoint converts to the same model.
+    let options = centroid::convert::ConvertOptions {
+        plan: centroid::convert::Plan::new(centroid::Scheme::F32),
+        ..Default::default()
+    };
+    let checkpoint = done.checkpoint.unwrap();
+    let conversion = centroid::convert::Conversion::from_directory(checkpoint, &options).unwrap();
+    let path = output.join("again.centroid");
+    conversion.write(&path, false, &|_| ()).unwrap();
+    let again = TextClassifier::open(path).unwrap();
+    let texts = ["some plot is fine", "a poor actor"];
+    assert_eq!(again.classify(&texts).unwrap(), model.classify(&texts).unwrap());
+    assert!(!output.join("state.safetensors").exists());
+}
+
+const STAGES: &str = r#"
+[[stage]]
+name = "noise"
+epochs = 2
+learning-rate = 2e-3
+noise = { form = "exact", rate = [0.05, 0.2], refresh = 7 }
+
+[[stage]]
+name = "ffn"
+quantize = ["ffn"]
+epochs = 1
+learning-rate = 1e-3
+noise = { form = "proxy", rate = 0.1 }
+
+[[stage]]
+name = "rest"
+quantize = ["embedding", "attention"]
+epochs = 2
+learning-rate = 1e-3
+centroid-learning-rate = 3e-3
+layer-drop = 0.1
+"#;
+
+#[test]
+fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let keys = "threads = 1\nsave = 5\n";
+    let whole = finished(start(&tiny.recipe("whole", keys, &tiny.plan(), STAGES), Start::New, None).unwrap());
+    assert!(whole.exact.accuracy() > 0.9, "{}", whole.exact.accuracy());
+    let steps = logged(&tiny.path("whole"), "step").len();
+    assert!(steps >= 10, "{steps}");
+
+    // The output's name is in the recipe: the same recipe, elsewhere.
+    let elsewhere = Tiny::new();
+    let recipe = elsewhere.recipe("whole", keys, &tiny.plan(), STAGES);
+    for stop_at in [3, 17, 40, 41] {
+        let mode = if stop_at == 3 { Start::New } else { Start::Resume };
+        let outcome = start(&recipe, mode, Some(stop_at)).unwrap();
+        assert!(matches!(outcome, Outcome::Stopped), "{stop_at}");
+        let error = start(&recipe, Start::New, None).unwrap_err();
+        assert!(error.to_string().contains("--resume goes on with it"), "{error}");
+    }
+    finished(start(&recipe, Start::Resume, None).unwrap());
+    for file in ["model.centroid", "log.jsonl"] {
+        let read = |tiny: &Tiny| fs::read(tiny.path("whole").join(file)).unwrap();
+        assert!(read(&tiny) == read(&elsewhere), "{file} differs");
+    }
+    let error = start(&recipe, Start::Resume, None).unwrap_err();
+    assert!(error.to_string().contains("the run is finished"), "{error}");
+}
+
+/// The second state is lost, as after a `kill -9`: its steps are taken again.
+#[test]
+fn a_killed_run_goes_on_from_its_last_state() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let keys = "threads = 1\nsave = 5\n";
+    let recipe = tiny.recipe("run", keys, &tiny.plan(), STAGES);
+    start(&recipe, Start::New, Some(10)).unwrap();
+    let state = tiny.path("run").join("state.safetensors");
+    let early = fs::read(&state).unwrap();
+    start(&recipe, Start::Resume, Some(20)).unwrap();
+    fs::write(&state, early).unwrap();
+    finished(start(&recipe, Start::Resume, None).unwrap());
+    let steps: Vec<u64> = logged(&tiny.path("run"), "step")
+        .iter()
+        .filter(|line| line["stage"] == "noise")
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
+}
+
+#[test]
+fn a_teacher_teaches_a_smaller_model() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let teacher = tiny.recipe("teacher", "", F32, TUNE);
+    finished(start(&teacher, Start::New, None).unwrap());
+    let distilled = r#"
+[[stage]]
+name = "distil"
+quantize = ["ffn", "attention", "embedding"]
+epochs = 10
+learning-rate = 2e-3
+centroid-learning-rate = 1e-2
+distill = { labels = 0.5, hidden = 1.0, temperature = 2.0 }
+"#;
+    let keys = "teacher = \"teacher/checkpoint\"\nlayers = [1]\n";
+    let recipe = tiny.recipe("student", keys, &tiny.plan(), distilled);
+    let done = finished(start(&recipe, Start::New, None).unwrap());
+    assert!(done.exact.accuracy() > 0.9, "{}", done.exact.accuracy());
+    let difference = logged(&tiny.path("student"), "test")[1]["largest_difference"].as_f64();
+    // Centroids are rounded to int8, the rest to f16.
+    assert!(difference.unwrap() < 0.3, "{difference:?}");
+
+    // Without a fine-tuned head there is nothing to learn.
+    let recipe = tiny.recipe("none", "teacher = \"model\"\n", &tiny.plan(), distilled);
+    let error = start(&recipe, Start::New, None).unwrap_err();
+    assert!(error.to_string().contains("has to be fine-tuned first"), "{error}");
+    assert!(!tiny.path("none").exists());
+}
+
+#[test]
+fn qat_and_scalar_noise_train() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    for (scheme, rate, range) in [("int8", 1.0, "channel"), ("int4", 0.5, "histogram")] {
+        let stage = format!(
+            "[[stage]]\nname = \"qat\"\nepochs = 4\nlearning-rate = 2e-3\nnoise = {{ form = \"{scheme}\", \
+             rate = {rate}, range = \"{range}\" }}\n"
+        );
+        let recipe = tiny.recipe(scheme, "", &format!("[plan]\nscheme = \"{scheme}\"\n"), &stage);
+        let done = finished(start(&recipe, Start::New, None).unwrap());
+        assert!(done.exact.accuracy() > 0.9, "{scheme}: {}", done.exact.accuracy());
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_anything_is_written() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let noise = "[[stage]]\nname = \"s\"\nepochs = 1\nnoise = { form = \"proxy\", rate = 0.1 }\n";
+    let quantize = "[[stage]]\nname = \"s\"\nepochs = 1\nquantize = [\"ffn\"]\n";
+    for (keys, plan, stages, expected) in [
+        ("", F32, noise, "stage \"s\": noise: the plan quantizes none"),
+        ("", F32, quantize, "quantize: ffn is to be f32 by the plan"),
+        ("device = \"gpu\"\n", "", TUNE, "device \"gpu\" is unknown; known: cpu"),
+        ("device = \"cuda:7\"\n", "", TUNE, "sees no such device"),
+        ("layers = [5]\n", "", TUNE, "5"),
+    ] {
+        let recipe = tiny.recipe("never", keys, plan, stages);
+        let error = start(&recipe, Start::New, None).unwrap_err();
+        assert!(error.to_string().contains(expected), "{expected}: {error}");
+        assert!(!tiny.path("never").exists());
+    }
+    let text = fs::read_to_string(tiny.recipe("never", "", "", TUNE)).unwrap();
+    let recipe = tiny.path("elsewhere.toml");
+    for (from, to, kind) in [
+        ("model = \"model\"", "model = \"no-model\"", ErrorKind::Checkpoint),
+        ("train = \"data.tsv\"", "train = \"no.tsv\"", ErrorKind::Io),
+        ("text = \"text\"", "text = \"words\"", ErrorKind::Input),
+        ("label = \"label\"", "max-tokens = 1000\nlabel = \"label\"", ErrorKind::Config),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&recipe, text.replace(from, to)).unwrap();
+        let error = start(&recipe, Start::New, None).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(!tiny.path("never").exists());
+    }
+}
+
+/// A learning rate that destroys the model stops the run, and the last state stays.
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let stages = "[[stage]]\nname = \"fine\"\nepochs = 1\n\n\
+                  [[stage]]\nname = \"wild\"\nepochs = 3\nlearning-rate = 1e30\nclip = 1e30\n";
+    let recipe = tiny.recipe("wild", "", "", stages);
+    let error = start(&recipe, Start::New, None).unwrap_err().to_string();
+    assert!(error.contains("stage \"wild\", step "), "{error}");
+    assert!(error.contains("learning rate is too high"), "{error}");
+    assert!(tiny.path("wild").join("state.safetensors").exists());
+    assert!(!tiny.path("wild").join("model.centroid").exists());
+}
+
+/// A state of another recipe is not gone on from.
+#[test]
+fn a_changed_recipe_does_not_resume() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    start(&tiny.recipe("run", "", "", TUNE), Start::New, Some(2)).unwrap();
+    let changed = tiny.recipe("run", "seed = 2\n", "", TUNE);
+    let error = start(&changed, Start::Resume, None).unwrap_err();
+    assert!(error.to_string().contains("have changed since"), "{error}");
+    finished(start(&changed, Start::Overwrite, None).unwrap());
+}
