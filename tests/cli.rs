@@ -10,6 +10,9 @@ mod evaluate;
 mod inspect;
 #[path = "cli/texts.rs"]
 mod texts;
+#[cfg(feature = "train")]
+#[path = "cli/train.rs"]
+mod train;
 #[path = "cli/usage.rs"]
 mod usage;
 

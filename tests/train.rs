@@ -18,7 +18,9 @@ use tiny::Tiny;
 static TORCH: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
-    TORCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    TORCH
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn start(recipe: &Path, start: Start, stop_at: Option<usize>) -> centroid::Result<Outcome> {
@@ -42,7 +44,9 @@ fn finished(outcome: Outcome) -> Box<Finished> {
 fn logged(directory: &Path, event: &str) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(directory.join("log.jsonl")).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    lines.filter(|line: &serde_json::Value| line["event"] == event).collect()
+    lines
+        .filter(|line: &serde_json::Value| line["event"] == event)
+        .collect()
 }
 
 const F32: &str = "[plan]\nscheme = \"f32\"\n";
@@ -67,9 +71,31 @@ fn a_tiny_model_learns_and_its_checkpoint_is_one() {
     assert!(difference("exact") < 1e-4, "{}", difference("exact"));
     assert!(difference("int8") < 0.3, "{}", difference("int8"));
 
+    let answers = fs::read_to_string(output.join("answers.jsonl")).unwrap();
+    let answers: Vec<serde_json::Value> = answers
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let right = answers
+        .iter()
+        .filter(|line| line["label"] == line["exact"])
+        .count();
+    assert_eq!(answers.len() as u64, done.exact.examples());
+    assert_eq!(right as f64 / answers.len() as f64, done.exact.accuracy());
+    assert!(
+        fs::read_to_string(output.join("log.svg"))
+            .unwrap()
+            .starts_with("<svg")
+    );
+
     let model = TextClassifier::open(output.join("model.centroid")).unwrap();
-    let answers = model.classify(&["the film was awful", "the film was great"]).unwrap();
-    assert_eq!([&*answers[0].labels[0].label, &*answers[1].labels[0].label], ["bad", "good"]);
+    let answers = model
+        .classify(&["the film was awful", "the film was great"])
+        .unwrap();
+    assert_eq!(
+        [&*answers[0].labels[0].label, &*answers[1].labels[0].label],
+        ["bad", "good"]
+    );
 
     // The checkpoint converts to the same model.
     let options = centroid::convert::ConvertOptions {
@@ -82,7 +108,10 @@ fn a_tiny_model_learns_and_its_checkpoint_is_one() {
     conversion.write(&path, false, &|_| ()).unwrap();
     let again = TextClassifier::open(path).unwrap();
     let texts = ["some plot is fine", "a poor actor"];
-    assert_eq!(again.classify(&texts).unwrap(), model.classify(&texts).unwrap());
+    assert_eq!(
+        again.classify(&texts).unwrap(),
+        model.classify(&texts).unwrap()
+    );
     assert!(!output.join("state.safetensors").exists());
 }
 
@@ -114,7 +143,14 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
     let _alone = alone();
     let tiny = Tiny::new();
     let keys = "threads = 1\nsave = 5\n";
-    let whole = finished(start(&tiny.recipe("whole", keys, &tiny.plan(), STAGES), Start::New, None).unwrap());
+    let whole = finished(
+        start(
+            &tiny.recipe("whole", keys, &tiny.plan(), STAGES),
+            Start::New,
+            None,
+        )
+        .unwrap(),
+    );
     assert!(whole.exact.accuracy() > 0.9, "{}", whole.exact.accuracy());
     let steps = logged(&tiny.path("whole"), "step").len();
     assert!(steps >= 10, "{steps}");
@@ -123,11 +159,18 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
     let elsewhere = Tiny::new();
     let recipe = elsewhere.recipe("whole", keys, &tiny.plan(), STAGES);
     for stop_at in [3, 17, 40, 41] {
-        let mode = if stop_at == 3 { Start::New } else { Start::Resume };
+        let mode = if stop_at == 3 {
+            Start::New
+        } else {
+            Start::Resume
+        };
         let outcome = start(&recipe, mode, Some(stop_at)).unwrap();
         assert!(matches!(outcome, Outcome::Stopped), "{stop_at}");
         let error = start(&recipe, Start::New, None).unwrap_err();
-        assert!(error.to_string().contains("--resume goes on with it"), "{error}");
+        assert!(
+            error.to_string().contains("--resume goes on with it"),
+            "{error}"
+        );
     }
     finished(start(&recipe, Start::Resume, None).unwrap());
     for file in ["model.centroid", "log.jsonl"] {
@@ -135,7 +178,7 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
         assert!(read(&tiny) == read(&elsewhere), "{file} differs");
     }
     let error = start(&recipe, Start::Resume, None).unwrap_err();
-    assert!(error.to_string().contains("the run is finished"), "{error}");
+    assert!(error.to_string().contains("nothing to resume"), "{error}");
 }
 
 /// The second state is lost, as after a `kill -9`: its steps are taken again.
@@ -185,7 +228,10 @@ distill = { labels = 0.5, hidden = 1.0, temperature = 2.0 }
     // Without a fine-tuned head there is nothing to learn.
     let recipe = tiny.recipe("none", "teacher = \"model\"\n", &tiny.plan(), distilled);
     let error = start(&recipe, Start::New, None).unwrap_err();
-    assert!(error.to_string().contains("has to be fine-tuned first"), "{error}");
+    assert!(
+        error.to_string().contains("has to be fine-tuned first"),
+        "{error}"
+    );
     assert!(!tiny.path("none").exists());
 }
 
@@ -198,9 +244,18 @@ fn qat_and_scalar_noise_train() {
             "[[stage]]\nname = \"qat\"\nepochs = 4\nlearning-rate = 2e-3\nnoise = {{ form = \"{scheme}\", \
              rate = {rate}, range = \"{range}\" }}\n"
         );
-        let recipe = tiny.recipe(scheme, "", &format!("[plan]\nscheme = \"{scheme}\"\n"), &stage);
+        let recipe = tiny.recipe(
+            scheme,
+            "",
+            &format!("[plan]\nscheme = \"{scheme}\"\n"),
+            &stage,
+        );
         let done = finished(start(&recipe, Start::New, None).unwrap());
-        assert!(done.exact.accuracy() > 0.9, "{scheme}: {}", done.exact.accuracy());
+        assert!(
+            done.exact.accuracy() > 0.9,
+            "{scheme}: {}",
+            done.exact.accuracy()
+        );
     }
 }
 
@@ -211,9 +266,19 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     let noise = "[[stage]]\nname = \"s\"\nepochs = 1\nnoise = { form = \"proxy\", rate = 0.1 }\n";
     let quantize = "[[stage]]\nname = \"s\"\nepochs = 1\nquantize = [\"ffn\"]\n";
     for (keys, plan, stages, expected) in [
-        ("", F32, noise, "stage \"s\": noise: the plan quantizes none"),
+        (
+            "",
+            F32,
+            noise,
+            "stage \"s\": noise: the plan quantizes none",
+        ),
         ("", F32, quantize, "quantize: ffn is to be f32 by the plan"),
-        ("device = \"gpu\"\n", "", TUNE, "device \"gpu\" is unknown; known: cpu"),
+        (
+            "device = \"gpu\"\n",
+            "",
+            TUNE,
+            "device \"gpu\" is unknown; known: cpu",
+        ),
         ("device = \"cuda:7\"\n", "", TUNE, "sees no such device"),
         ("layers = [5]\n", "", TUNE, "5"),
     ] {
@@ -225,10 +290,18 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     let text = fs::read_to_string(tiny.recipe("never", "", "", TUNE)).unwrap();
     let recipe = tiny.path("elsewhere.toml");
     for (from, to, kind) in [
-        ("model = \"model\"", "model = \"no-model\"", ErrorKind::Checkpoint),
+        (
+            "model = \"model\"",
+            "model = \"no-model\"",
+            ErrorKind::Checkpoint,
+        ),
         ("train = \"data.tsv\"", "train = \"no.tsv\"", ErrorKind::Io),
         ("text = \"text\"", "text = \"words\"", ErrorKind::Input),
-        ("label = \"label\"", "max-tokens = 1000\nlabel = \"label\"", ErrorKind::Config),
+        (
+            "label = \"label\"",
+            "max-tokens = 1000\nlabel = \"label\"",
+            ErrorKind::Config,
+        ),
     ] {
         assert!(text.contains(from), "{from}");
         fs::write(&recipe, text.replace(from, to)).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use centroid::data::Scores;
-use centroid::train::{Event, Finished, Outcome, Recipe, Start, run};
+use centroid::train::{Event, Finished, Outcome, Recipe, Start, plot, run};
 use clap::Args;
 use serde::Serialize;
 
@@ -22,17 +22,21 @@ use super::{Failure, note};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     centroid train run.toml\n  \
-    centroid train run.toml --resume")]
+    centroid train run.toml --resume\n  \
+    centroid train --plot runs/movie/log.jsonl")]
 pub struct Train {
     /// The run's file
-    #[arg(value_name = "RUN.toml")]
-    file: PathBuf,
+    #[arg(value_name = "RUN.toml", required_unless_present = "plot")]
+    file: Option<PathBuf>,
     /// Go on where the run was stopped
-    #[arg(long, conflicts_with = "force")]
+    #[arg(long, conflicts_with_all = ["force", "plot"])]
     resume: bool,
     /// Start anew, whatever is in the output directory
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plot")]
     force: bool,
+    /// Draw the log of a run so far (log.jsonl) as an SVG beside it, and do nothing else
+    #[arg(long, value_name = "LOG", conflicts_with = "file")]
+    plot: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -70,7 +74,19 @@ impl From<&Scores> for Measured {
 
 impl Train {
     pub fn run(self) -> Result<(), Failure> {
-        let recipe = Recipe::read(&self.file)?;
+        if let Some(log) = &self.plot {
+            let picture = log.with_extension("svg");
+            plot(log, &picture)?;
+            note(format_args!(
+                "wrote {}",
+                one_line(&picture.display().to_string())
+            ));
+            return Ok(());
+        }
+        let Some(file) = &self.file else {
+            return Err(Failure::Usage("RUN.toml is missing".into()));
+        };
+        let recipe = Recipe::read(file)?;
         let start = match (self.resume, self.force) {
             (true, _) => Start::Resume,
             (_, true) => Start::Overwrite,
@@ -93,8 +109,17 @@ impl Train {
                 }
             }
             Event::Note(text) => training.line(&one_line(text)),
-            Event::Validation { stage, epoch, accuracy } => training.validated(stage, epoch, accuracy),
-            Event::Step { stage, step, steps, loss } => training.step(stage, step, steps, loss),
+            Event::Validation {
+                stage,
+                epoch,
+                accuracy,
+            } => training.validated(stage, epoch, accuracy),
+            Event::Step {
+                stage,
+                step,
+                steps,
+                loss,
+            } => training.step(stage, step, steps, loss),
             _ => {}
         });
         training.finish();
@@ -114,7 +139,10 @@ impl Train {
             file_bytes: report.file_bytes,
             weight_bytes: report.weight_bytes,
             compression_ratio: report.compression_ratio(),
-            checkpoint: finished.checkpoint.as_ref().map(|path| path.display().to_string()),
+            checkpoint: finished
+                .checkpoint
+                .as_ref()
+                .map(|path| path.display().to_string()),
             n: finished.int8.examples(),
             majority: finished.int8.majority().1,
             int8: (&finished.int8).into(),

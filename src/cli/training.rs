@@ -24,7 +24,9 @@ pub struct Training {
 
 impl Training {
     pub fn step(&mut self, stage: &str, step: usize, steps: usize, loss: f64) {
-        let smooth = self.loss.map_or(loss, |before| before + SMOOTH * (loss - before));
+        let smooth = self
+            .loss
+            .map_or(loss, |before| before + SMOOTH * (loss - before));
         self.loss = Some(smooth);
         let (start, first) = *self.start.get_or_insert((Instant::now(), step));
         let accuracy = match self.accuracy {
@@ -61,7 +63,9 @@ impl Training {
     pub fn validated(&mut self, stage: &str, epoch: usize, accuracy: f64) {
         self.accuracy = Some(accuracy);
         let percent = 100.0 * accuracy;
-        self.line(&format!("{stage}, epoch {epoch}: validation accuracy {percent:.2} %"));
+        self.line(&format!(
+            "{stage}, epoch {epoch}: validation accuracy {percent:.2} %"
+        ));
     }
 
     pub fn line(&self, line: &str) {

@@ -135,11 +135,15 @@ impl Base {
             let (Origin::Checkpoint(name) | Origin::New(name)) = &tensor.origin else {
                 continue;
             };
-            let values = weights
-                .get(&tensor.name)
-                .ok_or_else(|| Error::new(ErrorKind::Checkpoint, "missing").in_tensor(&tensor.name))?;
+            let values = weights.get(&tensor.name).ok_or_else(|| {
+                Error::new(ErrorKind::Checkpoint, "missing").in_tensor(&tensor.name)
+            })?;
             let bare = name.starts_with(prefix) || name.starts_with("classifier.");
-            let name = if bare { name.clone() } else { format!("{prefix}{name}") };
+            let name = if bare {
+                name.clone()
+            } else {
+                format!("{prefix}{name}")
+            };
             views.push((name, Values::new(values, &tensor.shape)));
         }
         let mut json = self.config_json()?;
@@ -161,7 +165,11 @@ impl Base {
         let text = format!("{:#}\n", Value::Object(json));
         write_file(&directory.join("config.json"), text.as_bytes(), true)?;
         // Last: without weights it is no checkpoint.
-        write_file(&directory.join("model.safetensors"), &tensors(views, None)?, true)
+        write_file(
+            &directory.join("model.safetensors"),
+            &tensors(views, None)?,
+            true,
+        )
     }
 
     fn config_json(&self) -> Result<Map<String, Value>> {

@@ -89,10 +89,7 @@ pub(super) fn linear(
     };
     let fewest = 4 + 1900 / out_features;
     #[cfg(target_arch = "x86_64")]
-    let by_both = (
-        whole(16, (5 + 3900 / out_features).max(9)),
-        whole(8, fewest),
-    );
+    let by_both = (whole(16, 9), whole(8, fewest));
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(token) => avx2(token, threads, weights, x, by_both, y),

@@ -155,12 +155,15 @@ impl<'a> Pass<'a> {
             let all = self.linear(&x, &name(of));
             all.view([texts, tokens, heads, -1]).transpose(1, 2)
         };
-        let (query, key, value) =
-            (part("attention.query"), part("attention.key"), part("attention.value"));
+        let (query, key, value) = (
+            part("attention.query"),
+            part("attention.key"),
+            part("attention.value"),
+        );
         let width = query.size()[3] as f64;
         let mut scores = query.matmul(&key.transpose(-2, -1)) / width.sqrt();
         if let Some(mask) = mask {
-            scores = scores + mask;
+            scores += mask;
         }
         let shares = self.drop(scores.softmax(-1, Kind::Float));
         let mixed = shares.matmul(&value).transpose(1, 2).contiguous();
@@ -190,7 +193,13 @@ impl<'a> Pass<'a> {
         let [weight, bias] =
             ["weight", "bias"].map(|part| self.weights.rows(&format!("{name}.{part}"), None));
         let size = [self.config.hidden as i64];
-        x.layer_norm(size, Some(&weight), Some(&bias), self.config.layer_norm_eps, false)
+        x.layer_norm(
+            size,
+            Some(&weight),
+            Some(&bias),
+            self.config.layer_norm_eps,
+            false,
+        )
     }
 
     fn drop(&self, x: Tensor) -> Tensor {
@@ -216,7 +225,8 @@ impl<'a> Pass<'a> {
         let size = ids.size();
         let (unique, places, _) = ids.view([-1]).internal_unique2(true, true, false);
         let rows = self.with_noise(name, self.weights.rows(name, Some(&unique)), Some(&unique));
-        rows.index_select(0, &places.view([-1])).view([size[0], size[1], -1])
+        rows.index_select(0, &places.view([-1]))
+            .view([size[0], size[1], -1])
     }
 
     fn with_noise(&self, name: &str, rows: Tensor, ids: Option<&Tensor>) -> Tensor {

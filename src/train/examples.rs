@@ -48,7 +48,9 @@ impl Division {
             let kept: Vec<Example> = all.into_iter().filter(|e| seen.insert(key(e))).collect();
             if kept.len() < before {
                 let again = before - kept.len();
-                notes.push(format!("{what}: {again} texts were there before and are left out"));
+                notes.push(format!(
+                    "{what}: {again} texts were there before and are left out"
+                ));
             }
             if kept.is_empty() {
                 let message = "all texts are in the other files, too";

@@ -19,7 +19,8 @@ impl Log {
     pub(super) fn open(path: &Path, bytes: u64) -> Result<Self> {
         let failed = |e| Error::io(path, e);
         let mut options = OpenOptions::new();
-        let mut file = (options.write(true).create(true).truncate(false).open(path)).map_err(failed)?;
+        let mut file =
+            (options.write(true).create(true).truncate(false).open(path)).map_err(failed)?;
         file.set_len(bytes).map_err(failed)?;
         file.seek(SeekFrom::Start(bytes)).map_err(failed)?;
         Ok(Self {

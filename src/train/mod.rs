@@ -13,13 +13,17 @@ mod examples;
 mod log;
 mod noise;
 mod optimizer;
+mod plot;
 mod recipe;
 mod run;
+mod runtime;
+mod setup;
 mod stage;
 mod state;
 mod weights;
 
 pub use noise::{Form, Noise, Range, Rate};
+pub use plot::plot;
 pub use recipe::{Data, Distill, Part, Recipe, Stage};
 pub use run::{Event, Finished, Outcome, Start, run};
 

@@ -155,7 +155,9 @@ impl Noise {
         tch::no_grad(|| {
             Ok(match self.form {
                 Form::Proxy => None,
-                Form::Mean => Some(blocks(w, block).mean_dim([0i64, 1].as_slice(), false, Kind::Float)),
+                Form::Mean => {
+                    Some(blocks(w, block).mean_dim([0i64, 1].as_slice(), false, Kind::Float))
+                }
                 Form::Exact => Some(decoded(w, block, self.iterations, seed)?),
                 Form::Int8 => Some(grid(w, 8, self.range)),
                 Form::Int4 => Some(grid(w, 4, self.range)),
@@ -236,7 +238,9 @@ fn clean(w: &Tensor, block: usize, rate: f64) -> Tensor {
 fn repeated(block: &Tensor, w: &Tensor) -> Tensor {
     let (rows, columns) = size(w);
     let len = block.size()[0];
-    let row = block.repeat([(columns + len - 1) / len]).narrow(0, 0, columns);
+    let row = block
+        .repeat([(columns + len - 1) / len])
+        .narrow(0, 0, columns);
     row.unsqueeze(0).expand([rows, columns], false)
 }
 
@@ -259,7 +263,11 @@ fn grid(w: &Tensor, bits: u32, range: Range) -> Tensor {
     let pair = |low: f64, high: f64| {
         // 0 stays 0: padding and pruned weights must.
         let (low, high) = (low.min(0.0), high.max(0.0));
-        let scale = if high > low { (high - low) / steps } else { 1.0 };
+        let scale = if high > low {
+            (high - low) / steps
+        } else {
+            1.0
+        };
         Tensor::from_slice(&[scale as f32, (-low / scale).round() as f32])
             .view([1, 2])
             .to_device(w.device())
@@ -267,7 +275,7 @@ fn grid(w: &Tensor, bits: u32, range: Range) -> Tensor {
     match range {
         Range::Channel => {
             let most = w.abs().amax([1i64].as_slice(), true);
-            let half = ((steps - 1.0) / 2.0) as f32 as f64;
+            let half = (steps - 1.0) / 2.0;
             let scale = (most / half).clamp_min(f64::from(f32::MIN_POSITIVE));
             Tensor::cat(&[&scale, &scale.zeros_like()], 1)
         }

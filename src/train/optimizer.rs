@@ -63,7 +63,11 @@ impl AdamW {
     pub(super) fn step(&mut self, rates: Rates) -> Result<f64> {
         tch::no_grad(|| {
             let (gradients, norm) = self.gradients()?;
-            let scale = if norm > rates.clip { rates.clip / norm } else { 1.0 };
+            let scale = if norm > rates.clip {
+                rates.clip / norm
+            } else {
+                1.0
+            };
             self.steps += 1;
             let correct = |beta: f64| 1.0 - beta.powf(self.steps as f64);
             let (first, second) = (correct(BETA1), correct(BETA2));

@@ -16,8 +16,9 @@ pub struct Recipe {
     /// The checkpoint to start from: a directory as `convert` reads it. A classification head is new if
     /// the checkpoint has none, or one for other labels.
     pub model: PathBuf,
-    /// The directory for everything that is written: `model.centroid`, `log.jsonl`, `state.safetensors`
-    /// and, for a model that is not quantized, `checkpoint`.
+    /// The directory for everything that is written: `model.centroid`, `log.jsonl` and `log.svg`,
+    /// `answers.jsonl` (line and label of each test text, and the runtime's answers), `state.safetensors`
+    /// until the run is done, and `checkpoint` for a model that is not quantized.
     pub output: PathBuf,
     /// The fine-tuned checkpoint that stages with `distill` learn from.
     pub teacher: Option<PathBuf>,
@@ -228,7 +229,13 @@ impl Recipe {
             config(format!("line {line}: {}", with_nearest(&message)))
         })?;
         recipe.digest = super::digest(text.as_bytes());
-        let Self { model, output, teacher, data, .. } = &mut recipe;
+        let Self {
+            model,
+            output,
+            teacher,
+            data,
+            ..
+        } = &mut recipe;
         let mut paths = vec![model, output, &mut data.train];
         paths.extend(teacher);
         for part in [&mut data.validation, &mut data.test] {
@@ -249,7 +256,8 @@ impl Recipe {
     /// As for a plan file.
     pub fn plan(&self) -> Result<Plan> {
         let mut plan = Plan::default();
-        plan.apply_table(&self.plan).map_err(|e| config(format!("plan: {}", e.message())))?;
+        plan.apply_table(&self.plan)
+            .map_err(|e| config(format!("plan: {}", e.message())))?;
         Ok(plan)
     }
 
@@ -267,7 +275,10 @@ impl Recipe {
         ensure(self.threads != Some(0), "threads is at least 1")?;
         ensure(below_one(self.dropout), "dropout is from 0 to below 1")?;
         ensure(!self.stages.is_empty(), "there is no [[stage]]")?;
-        for (name, part) in [("validation", &self.data.validation), ("test", &self.data.test)] {
+        for (name, part) in [
+            ("validation", &self.data.validation),
+            ("test", &self.data.test),
+        ] {
             match part {
                 Part::Share(share) => ensure(
                     below_one(*share),
@@ -285,9 +296,8 @@ impl Recipe {
         }
         self.plan()?;
         for stage in &self.stages {
-            self.check_stage(stage).map_err(|e| {
-                config(format!("stage {:?}: {}", stage.name, e.message()))
-            })?;
+            self.check_stage(stage)
+                .map_err(|e| config(format!("stage {:?}: {}", stage.name, e.message())))?;
         }
         Ok(())
     }
@@ -297,7 +307,10 @@ impl Recipe {
         let not_negative = |value: f64| value >= 0.0 && value.is_finite();
         for (name, right) in [
             ("learning-rate", not_negative(stage.learning_rate)),
-            ("centroid-learning-rate", not_negative(stage.centroid_learning_rate)),
+            (
+                "centroid-learning-rate",
+                not_negative(stage.centroid_learning_rate),
+            ),
             ("warmup", (0.0..=1.0).contains(&stage.warmup)),
             ("weight-decay", not_negative(stage.weight_decay)),
             ("clip", positive(stage.clip)),
@@ -312,7 +325,9 @@ impl Recipe {
         for group in stage.quantize.iter().chain(of_noise.flatten()) {
             if !GROUPS.contains(&&**group) {
                 let known = GROUPS.join(", ");
-                return Err(config(format!("group {group:?} is unknown; known: {known}")));
+                return Err(config(format!(
+                    "group {group:?} is unknown; known: {known}"
+                )));
             }
         }
         if let Some(noise) = &stage.noise {
@@ -323,7 +338,9 @@ impl Recipe {
                 return Err(config("distill needs a teacher".into()));
             }
             let parts = [distill.labels, distill.logits, distill.hidden];
-            if !parts.iter().all(|&part| not_negative(part)) || parts.iter().all(|&part| part == 0.0) {
+            if !parts.iter().all(|&part| not_negative(part))
+                || parts.iter().all(|&part| part == 0.0)
+            {
                 let message = "distill: labels, logits and hidden are not negative, and not all 0";
                 return Err(config(message.into()));
             }
@@ -350,7 +367,10 @@ fn with_nearest(message: &str) -> String {
     match &names[..] {
         [wrong, known @ ..] if unknown && !known.is_empty() => {
             let nearest = known.iter().min_by_key(|name| distance(wrong, name));
-            let (kind, nearest) = (&message[..message.find('`').unwrap_or(0)], nearest.unwrap_or(wrong));
+            let (kind, nearest) = (
+                &message[..message.find('`').unwrap_or(0)],
+                nearest.unwrap_or(wrong),
+            );
             format!("{kind}`{wrong}`; the nearest known one is `{nearest}`")
         }
         _ => message.to_owned(),

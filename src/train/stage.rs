@@ -54,7 +54,9 @@ impl Model {
     pub(super) fn score(&self, texts: &[Text], size: usize) -> Result<Scores> {
         let mut scores = Scores::new(self.base.labels());
         for (text, logits) in texts.iter().zip(self.logits(texts, size)?) {
-            let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+            let best = (0..logits.len())
+                .rev()
+                .max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
             scores.add(text.label as usize, best.unwrap_or(0));
         }
         Ok(scores)
@@ -123,7 +125,9 @@ impl Steps<'_> {
         tch::manual_seed((mix(&seeds) >> 1) as i64);
         let mut rng = Rng::new(mix(&[seeds[0], seeds[1], seeds[2], 1]));
         let layers = model.base.config().layers;
-        let skipped = (0..layers).map(|_| rng.uniform_f64() < self.stage.layer_drop).collect();
+        let skipped = (0..layers)
+            .map(|_| rng.uniform_f64() < self.stage.layer_drop)
+            .collect();
         let noise = self.stage.noise.as_ref().map(|noise| Disturbance {
             noise,
             rate: noise.rate.at(clock.step as f64 / clock.steps as f64),
@@ -156,7 +160,9 @@ impl Steps<'_> {
             decay: self.stage.weight_decay,
             clip: self.stage.clip,
         };
-        let norm = optimizer.step(rates).map_err(|e| self.diverged(clock, &e.to_string()))?;
+        let norm = optimizer
+            .step(rates)
+            .map_err(|e| self.diverged(clock, &e.to_string()))?;
         Ok(Taken {
             loss,
             norm,
@@ -191,7 +197,8 @@ impl Steps<'_> {
             loss += by_labels(&outputs.logits) * distill.labels;
         }
         if distill.logits > 0.0 {
-            loss += divergence(&outputs.logits, &taught.logits, distill.temperature) * distill.logits;
+            loss +=
+                divergence(&outputs.logits, &taught.logits, distill.temperature) * distill.logits;
         }
         if with_hidden {
             let layers = taught_by(distill, outputs.hidden.len(), taught.hidden.len())?;
@@ -216,7 +223,9 @@ fn divergence(own: &Tensor, taught: &Tensor, temperature: f64) -> Tensor {
 pub(super) fn taught_by(distill: &Distill, own: usize, taught: usize) -> Result<Vec<usize>> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
     match &distill.layers {
-        None => Ok((0..own).map(|i| i * (taught - 1) / (own - 1).max(1)).collect()),
+        None => Ok((0..own)
+            .map(|i| i * (taught - 1) / (own - 1).max(1))
+            .collect()),
         Some(layers) if layers.len() != own => wrong(format!(
             "distill.layers: {} numbers, for the embeddings and {} layers",
             layers.len(),
@@ -240,7 +249,9 @@ fn look(noise: &Noise, model: &Model, seen: &mut Seen, clock: Clock, seed: u64) 
             continue;
         };
         let block = model.weights.plan(name).block;
-        let seen_now = noise.look(&tensor.detach(), block, seed).map_err(|e| e.in_tensor(name))?;
+        let seen_now = noise
+            .look(&tensor.detach(), block, seed)
+            .map_err(|e| e.in_tensor(name))?;
         seen.insert(name.to_owned(), seen_now);
     }
     if seen.is_empty() {

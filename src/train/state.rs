@@ -101,7 +101,10 @@ impl State {
             return Err(Error::new(ErrorKind::Config, message));
         }
         let best = match metadata.contains_key("best") {
-            true => Some((f64::from_bits(number("best")?), number("best_epoch")? as usize)),
+            true => Some((
+                f64::from_bits(number("best")?),
+                number("best_epoch")? as usize,
+            )),
             false => None,
         };
         let place = Place {
@@ -166,10 +169,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.safetensors");
         let mut new = NewState::default();
-        new.values("mean/a".into(), &Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]));
+        new.values(
+            "mean/a".into(),
+            &Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]),
+        );
         new.codes(vec![("b".into(), [1, 3], vec![7, 8, 9])]);
         for best in [None, Some((0.1 + 0.2, 3))] {
-            let place = Place { stage: 1, step: 20, optimizer_steps: 21, best, log: 1 << 40 };
+            let place = Place {
+                stage: 1,
+                step: 20,
+                optimizer_steps: 21,
+                best,
+                log: 1 << 40,
+            };
             new.write(&path, &place, "r").unwrap();
             let state = State::read(&path, "r").unwrap();
             assert_eq!(state.place, place);

@@ -110,7 +110,11 @@ impl Coded {
 
     /// `[rows][blocks of a row]`
     fn bytes(&self) -> Vec<u8> {
-        let codes = self.codes.to_device(Device::Cpu).view([-1]).to_kind(Kind::Uint8);
+        let codes = self
+            .codes
+            .to_device(Device::Cpu)
+            .view([-1])
+            .to_kind(Kind::Uint8);
         let mut bytes = vec![0u8; codes.numel()];
         codes.copy_data(&mut bytes, codes.numel());
         bytes
@@ -275,14 +279,17 @@ impl Weights {
 
     /// The codes of each matrix that has them, `[rows][blocks of a row]`.
     pub(super) fn codes(&self) -> Vec<(String, [usize; 2], Vec<u8>)> {
-        let coded = self.tensors.iter().filter_map(|(name, weight)| match weight {
-            Weight::Coded(coded) => {
-                let size = coded.codes.size();
-                let shape = [size[0] as usize, size[1] as usize];
-                Some((name.clone(), shape, coded.bytes()))
-            }
-            Weight::Plain(_) => None,
-        });
+        let coded = self
+            .tensors
+            .iter()
+            .filter_map(|(name, weight)| match weight {
+                Weight::Coded(coded) => {
+                    let size = coded.codes.size();
+                    let shape = [size[0] as usize, size[1] as usize];
+                    Some((name.clone(), shape, coded.bytes()))
+                }
+                Weight::Plain(_) => None,
+            });
         coded.collect()
     }
 

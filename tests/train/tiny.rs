@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: [&str; 24] = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "some", "film", "plot", "actor", "scene",
-    "was", "is", "very", "really", "great", "fine", "lovely", "good", "awful", "poor", "dull", "weak",
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "some", "film", "plot", "actor",
+    "scene", "was", "is", "very", "really", "great", "fine", "lovely", "good", "awful", "poor",
+    "dull", "weak",
 ];
 const HIDDEN: usize = 64;
 const FFN: usize = 128;
@@ -69,9 +70,18 @@ fn checkpoint(directory: &Path) {
     );
     fs::write(directory.join("config.json"), config).unwrap();
     let mut tensors: Vec<(String, Vec<usize>)> = vec![
-        ("embeddings.word_embeddings.weight".into(), vec![WORDS.len(), HIDDEN]),
-        ("embeddings.position_embeddings.weight".into(), vec![POSITIONS, HIDDEN]),
-        ("embeddings.token_type_embeddings.weight".into(), vec![2, HIDDEN]),
+        (
+            "embeddings.word_embeddings.weight".into(),
+            vec![WORDS.len(), HIDDEN],
+        ),
+        (
+            "embeddings.position_embeddings.weight".into(),
+            vec![POSITIONS, HIDDEN],
+        ),
+        (
+            "embeddings.token_type_embeddings.weight".into(),
+            vec![2, HIDDEN],
+        ),
     ];
     let norm = |name: String, tensors: &mut Vec<(String, Vec<usize>)>| {
         tensors.push((format!("{name}.weight"), vec![HIDDEN]));
@@ -108,7 +118,8 @@ fn checkpoint(directory: &Path) {
         })
         .collect();
     let views = values.iter().map(|(name, shape, bytes)| {
-        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
         (name, view.unwrap())
     });
     let bytes = safetensors::serialize(views, None).unwrap();

@@ -48,8 +48,17 @@ fn parts_do_not_overlap_and_repetitions_go() {
     all.extend(names(&division.test));
     assert_eq!(all.len(), 100);
     assert_eq!(division.labels, ["a", "b"]);
-    assert!(division.notes[0].contains("2 texts were there before"), "{:?}", division.notes);
-    assert!(division.notes.iter().any(|n| n.starts_with("test: 20 texts (a ")));
+    assert!(
+        division.notes[0].contains("2 texts were there before"),
+        "{:?}",
+        division.notes
+    );
+    assert!(
+        division
+            .notes
+            .iter()
+            .any(|n| n.starts_with("test: 20 texts (a "))
+    );
 }
 
 #[test]
@@ -87,10 +96,26 @@ fn what_cannot_be_learnt_is_an_error() {
     for (text, change, expected) in [
         (one_class, (|_| ()) as fn(&mut Data), "have the label \"a\""),
         ("text\tlabel\n", |_| (), "there are no examples"),
-        ("text\tlabel\nx\ta\n", |data| data.label = "lable".into(), "no column \"lable\""),
-        ("text\tlabel\nx\ta\nz\tc\n", |data| data.test = Part::File("test.tsv".into()), "\"b\" (line 2 of test)"),
-        (one_class, |data| data.test = Part::File("same.tsv".into()), "all texts are in the other"),
-        (one_class, |data| data.test = Part::File("none.tsv".into()), "none.tsv"),
+        (
+            "text\tlabel\nx\ta\n",
+            |data| data.label = "lable".into(),
+            "no column \"lable\"",
+        ),
+        (
+            "text\tlabel\nx\ta\nz\tc\n",
+            |data| data.test = Part::File("test.tsv".into()),
+            "\"b\" (line 2 of test)",
+        ),
+        (
+            one_class,
+            |data| data.test = Part::File("same.tsv".into()),
+            "all texts are in the other",
+        ),
+        (
+            one_class,
+            |data| data.test = Part::File("none.tsv".into()),
+            "none.tsv",
+        ),
     ] {
         let error = division(text, |data| {
             data.validation = Part::Share(0.0);
@@ -104,7 +129,11 @@ fn what_cannot_be_learnt_is_an_error() {
 
 #[test]
 fn batches_hold_each_text_once_and_differ_by_seed() {
-    let text = |n: usize| Text { ids: vec![0; n % 17 + 1], types: Vec::new(), label: 0 };
+    let text = |n: usize| Text {
+        ids: vec![0; n % 17 + 1],
+        types: Vec::new(),
+        label: 0,
+    };
     let texts: Vec<Text> = (0..1000).map(text).collect();
     let flat = |seed| batches(&texts, 8, seed).concat();
     let mut sorted = flat(1);

@@ -26,7 +26,11 @@ const RATES: Rates = Rates {
 #[test]
 fn steps_are_those_of_adamw() {
     let start = [1.0f32, -2.0, 0.5, 3.0];
-    let gradients = [[0.1f32, -0.2, 0.3, 0.0], [0.5, 0.2, -0.3, 1e-3], [-0.4, 0.0, 0.1, 2.0]];
+    let gradients = [
+        [0.1f32, -0.2, 0.3, 0.0],
+        [0.5, 0.2, -0.3, 1e-3],
+        [-0.4, 0.0, 0.1, 2.0],
+    ];
     let mut optimizer = AdamW::new(vec![parameter(&start, &[2, 2], Role::Matrix)]);
     let mut expected = start.map(f64::from);
     let (mut mean, mut square) = ([0.0f64; 4], [0.0f64; 4]);
@@ -45,7 +49,10 @@ fn steps_are_those_of_adamw() {
             expected[i] -= 0.1 * 0.01 * expected[i] + 0.1 * m / (v.sqrt() + 1e-8);
         }
         for (got, expected) in to_vec(&optimizer.weights()[0].1).iter().zip(expected) {
-            assert!((f64::from(*got) - expected).abs() < 1e-5, "{got} {expected}");
+            assert!(
+                (f64::from(*got) - expected).abs() < 1e-5,
+                "{got} {expected}"
+            );
         }
     }
 }
@@ -58,11 +65,17 @@ fn gradients_are_clipped_together_and_centroids_by_their_means() {
     let mut optimizer = AdamW::new(vec![parameter(&[0.0, 0.0], &[2, 1], role)]);
     let codes = Tensor::from_slice(&[0i64, 0, 0, 0, 1]);
     let (_, centroids) = optimizer.state().next().unwrap();
-    centroids.index_select(0, &codes).sum(Kind::Float).backward();
+    centroids
+        .index_select(0, &codes)
+        .sum(Kind::Float)
+        .backward();
     // Both have a mean gradient of 1.
     let norm = optimizer.step(RATES).unwrap();
     assert!((norm - 2f64.sqrt()).abs() < 1e-6, "{norm}");
-    let mean = optimizer.state().find(|(name, _)| name == "mean/w").unwrap();
+    let mean = optimizer
+        .state()
+        .find(|(name, _)| name == "mean/w")
+        .unwrap();
     for value in to_vec(mean.1) {
         assert!((value - 0.1).abs() < 1e-6, "{value}");
     }
@@ -72,9 +85,15 @@ fn gradients_are_clipped_together_and_centroids_by_their_means() {
     (tensor.square() * 0.5).sum(Kind::Float).backward();
     let norm = optimizer.step(Rates { clip: 1.0, ..RATES }).unwrap();
     assert!((norm - 5.0).abs() < 1e-6, "{norm}");
-    let mean = optimizer.state().find(|(name, _)| name == "mean/w").unwrap();
+    let mean = optimizer
+        .state()
+        .find(|(name, _)| name == "mean/w")
+        .unwrap();
     let mean = to_vec(mean.1);
-    assert!((mean[0] - 0.06).abs() < 1e-6 && (mean[1] - 0.08).abs() < 1e-6, "{mean:?}");
+    assert!(
+        (mean[0] - 0.06).abs() < 1e-6 && (mean[1] - 0.08).abs() < 1e-6,
+        "{mean:?}"
+    );
 }
 
 #[test]
@@ -90,13 +109,24 @@ fn gradients_that_are_not_finite_change_nothing() {
 
 #[test]
 fn learning_rates_rise_and_fall() {
-    let share = |step| Clock { stage: 0, step, steps: 10 }.share(0.2);
+    let share = |step| {
+        Clock {
+            stage: 0,
+            step,
+            steps: 10,
+        }
+        .share(0.2)
+    };
     assert_eq!(share(0), 0.5);
     assert_eq!(share(1), 1.0);
     assert_eq!(share(2), 1.0);
     assert_eq!(share(6), 0.5);
     assert_eq!(share(9), 0.125);
-    let constant = Clock { stage: 0, step: 0, steps: 4 };
+    let constant = Clock {
+        stage: 0,
+        step: 0,
+        steps: 4,
+    };
     assert_eq!(constant.share(0.0), 1.0);
 }
 

@@ -33,20 +33,31 @@ fn weights_stay_as_they_are() {
 fn blocks_are_drawn_whole_and_others_stay_clean() {
     let w = matrix(400, 36);
     let values = to_vec(&w);
-    for (form, each) in [(Form::Proxy, 8), (Form::Mean, 8), (Form::Exact, 8), (Form::Int4, 1)] {
+    for (form, each) in [
+        (Form::Proxy, 8),
+        (Form::Mean, 8),
+        (Form::Exact, 8),
+        (Form::Int4, 1),
+    ] {
         let noise = Noise::new(form, 0.2);
         let out = to_vec(&disturbed(&noise, &w, 8, 0.2));
         let (mut drawn, mut all) = (0, 0);
         for (row, before) in out.chunks(36).zip(values.chunks(36)) {
             for (block, before) in row.chunks(each).zip(before.chunks(each)) {
                 let changed = block.iter().zip(before).filter(|(a, b)| a != b).count();
-                assert!(changed == 0 || changed == block.len(), "{form:?}: half a block");
+                assert!(
+                    changed == 0 || changed == block.len(),
+                    "{form:?}: half a block"
+                );
                 drawn += usize::from(changed > 0);
                 all += 1;
             }
         }
         let (rate, n) = (drawn as f64 / all as f64, all as f64);
-        assert!((rate - 0.2).abs() < 5.0 * (0.16 / n).sqrt(), "{form:?}: {rate}");
+        assert!(
+            (rate - 0.2).abs() < 5.0 * (0.16 / n).sqrt(),
+            "{form:?}: {rate}"
+        );
     }
 }
 
@@ -56,7 +67,10 @@ fn the_mean_over_draws_is_as_stated() {
     let w = matrix(8, 16);
     let draws = 4000;
     for (rescale, expected) in [(false, 0.75), (true, 1.0)] {
-        let noise = Noise { rescale, ..Noise::new(Form::Proxy, 0.25) };
+        let noise = Noise {
+            rescale,
+            ..Noise::new(Form::Proxy, 0.25)
+        };
         let mut sum = w.zeros_like();
         for _ in 0..draws {
             sum = tch::no_grad(|| sum + disturbed(&noise, &w, 4, 0.25));
@@ -64,7 +78,10 @@ fn the_mean_over_draws_is_as_stated() {
         let mean = to_vec(&(sum / f64::from(draws)));
         for (mean, w) in mean.iter().zip(to_vec(&w)) {
             // The deviation of a draw is below 0.6 |w|.
-            assert!((mean - expected * w).abs() < 5.0 * 0.6 * w.abs() / 63.0 + 1e-6, "{rescale}");
+            assert!(
+                (mean - expected * w).abs() < 5.0 * 0.6 * w.abs() / 63.0 + 1e-6,
+                "{rescale}"
+            );
         }
     }
 }
@@ -118,7 +135,11 @@ fn gradients_pass_straight_through() {
             };
             let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
             let difference = (slope - f64::from(gradient[i])).abs();
-            assert!(difference < 2e-3 * (1.0 + slope.abs()), "{form:?}: {slope} {}", gradient[i]);
+            assert!(
+                difference < 2e-3 * (1.0 + slope.abs()),
+                "{form:?}: {slope} {}",
+                gradient[i]
+            );
         }
     }
 }
@@ -132,7 +153,10 @@ fn ranges_span_what_they_say() {
         let _ = w.get(0).get(0).fill_(30.0);
     });
     let error = |range, form| {
-        let noise = Noise { range, ..Noise::new(form, 1.0) };
+        let noise = Noise {
+            range,
+            ..Noise::new(form, 1.0)
+        };
         let out = disturbed(&noise, &w, 8, 1.0);
         tch::no_grad(|| (out - &w).square().mean(Kind::Float)).double_value(&[])
     };
@@ -156,7 +180,11 @@ fn rows_of_a_table_get_their_own_codes_and_scales() {
         let all = noise.disturb(&w, 8, 1.0, seen.as_ref(), None);
         let rows = w.index_select(0, &ids);
         let some = noise.disturb(&rows, 8, 1.0, seen.as_ref(), Some(&ids));
-        assert_eq!(to_vec(&some), to_vec(&all.index_select(0, &ids)), "{form:?}");
+        assert_eq!(
+            to_vec(&some),
+            to_vec(&all.index_select(0, &ids)),
+            "{form:?}"
+        );
     }
 }
 
@@ -179,12 +207,25 @@ fn nonsense_is_refused() {
         (Form::Int4, -0.1, false),
         (Form::Int4, f64::NAN, false),
     ] {
-        assert_eq!(Noise::new(form, rate).check().is_ok(), fine, "{form:?} {rate}");
+        assert_eq!(
+            Noise::new(form, rate).check().is_ok(),
+            fine,
+            "{form:?} {rate}"
+        );
     }
-    let linear = Noise { rate: Rate::Linear([0.0, 1.0]), ..Noise::new(Form::Proxy, 0.1) };
+    let linear = Noise {
+        rate: Rate::Linear([0.0, 1.0]),
+        ..Noise::new(Form::Proxy, 0.1)
+    };
     assert!(linear.check().is_err());
-    let rescaled = Noise { rescale: true, ..Noise::new(Form::Mean, 0.1) };
+    let rescaled = Noise {
+        rescale: true,
+        ..Noise::new(Form::Mean, 0.1)
+    };
     assert!(rescaled.check().is_err());
-    let never = Noise { refresh: 0, ..Noise::new(Form::Mean, 0.1) };
+    let never = Noise {
+        refresh: 0,
+        ..Noise::new(Form::Mean, 0.1)
+    };
     assert!(never.check().is_err());
 }

@@ -25,7 +25,10 @@ fn paths_are_relative_to_the_file() {
     assert_eq!(recipe.output, Path::new("/out"));
     assert_eq!(recipe.data.train, Path::new("dir/d.tsv"));
     assert_eq!(recipe.data.test, Part::Share(0.1));
-    let changed = MINIMAL.replace("[data]", "[data]\ntest = { fold = 1, of = 5 }\nvalidation = \"v.csv\"");
+    let changed = MINIMAL.replace(
+        "[data]",
+        "[data]\ntest = { fold = 1, of = 5 }\nvalidation = \"v.csv\"",
+    );
     let recipe = parse(&changed).unwrap();
     assert_eq!(recipe.data.test, Part::Fold { fold: 1, of: 5 });
     assert_eq!(recipe.data.validation, Part::File("dir/v.csv".into()));
@@ -34,23 +37,67 @@ fn paths_are_relative_to_the_file() {
 #[test]
 fn mistakes_are_named() {
     for (from, to, expected) in [
-        ("model = ", "modle = ", "line 2: unknown field `modle`; the nearest known one is `model`"),
-        ("epochs = 1", "epochs = 1\nlearning-rat = 1", "is `learning-rate`"),
-        ("text = ", "txt = ", "unknown field `txt`; the nearest known one is `text`"),
+        (
+            "model = ",
+            "modle = ",
+            "line 2: unknown field `modle`; the nearest known one is `model`",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\nlearning-rat = 1",
+            "is `learning-rate`",
+        ),
+        (
+            "text = ",
+            "txt = ",
+            "unknown field `txt`; the nearest known one is `text`",
+        ),
         ("epochs = 1", "epochs = -1", "line 12: "),
         ("epochs = 1", "", "missing field `epochs`"),
         ("model = \"m\"", "model = 3", "line 2: "),
         ("[[stage]]", "[[stage]", "line 10: "),
-        ("model = ", "dropout = 1.0\nmodel = ", "dropout is from 0 to below 1"),
+        (
+            "model = ",
+            "dropout = 1.0\nmodel = ",
+            "dropout is from 0 to below 1",
+        ),
         ("model = ", "batch = 0\nmodel = ", "batch is at least 1"),
-        ("[data]", "[data]\ntest = 1.5", "data.test: a share is from 0"),
-        ("[data]", "[data]\ntest = { fold = 5, of = 5 }", "fold is below of"),
-        ("[data]", "[plan]\nscheme = \"int5\"\n[data]", "plan: scheme \"int5\" is unknown"),
+        (
+            "[data]",
+            "[data]\ntest = 1.5",
+            "data.test: a share is from 0",
+        ),
+        (
+            "[data]",
+            "[data]\ntest = { fold = 5, of = 5 }",
+            "fold is below of",
+        ),
+        (
+            "[data]",
+            "[plan]\nscheme = \"int5\"\n[data]",
+            "plan: scheme \"int5\" is unknown",
+        ),
         ("[data]", "[plan.groups.ffn]\nblok = 3\n[data]", "plan: "),
-        ("epochs = 1", "epochs = 1\nquantize = [\"fnn\"]", "group \"fnn\" is unknown; known: ffn"),
-        ("epochs = 1", "epochs = 1\ndistill = {}", "stage \"tune\": distill needs a teacher"),
-        ("epochs = 1", "epochs = 1\nwarmup = 2", "stage \"tune\": warmup is out of range"),
-        ("epochs = 1", "epochs = 1\nlearning-rate = nan", "learning-rate is out of range"),
+        (
+            "epochs = 1",
+            "epochs = 1\nquantize = [\"fnn\"]",
+            "group \"fnn\" is unknown; known: ffn",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\ndistill = {}",
+            "stage \"tune\": distill needs a teacher",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\nwarmup = 2",
+            "stage \"tune\": warmup is out of range",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\nlearning-rate = nan",
+            "learning-rate is out of range",
+        ),
         (
             "epochs = 1",
             "epochs = 1\nnoise = { form = \"proxi\", rate = 0.1 }",
@@ -74,9 +121,15 @@ fn mistakes_are_named() {
 fn a_run_has_a_stage() {
     let (head, _) = MINIMAL.split_once("[[stage]]").unwrap();
     let error = parse(&format!("stage = []\n{head}")).unwrap_err();
-    assert!(error.to_string().contains("there is no [[stage]]"), "{error}");
+    assert!(
+        error.to_string().contains("there is no [[stage]]"),
+        "{error}"
+    );
     let error = parse(head).unwrap_err();
-    assert!(error.to_string().contains("missing field `stage`"), "{error}");
+    assert!(
+        error.to_string().contains("missing field `stage`"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,0 +1,60 @@
+"""The rows of the table: what each run file says. Model: MiniLM-L6, fine-tuned."""
+
+# Everything that is quantized to one byte for 8 (ffn, embedding, position) or 4 (attention, head) weights.
+ALL = ["ffn", "embedding", "attention", "position", "head"]
+
+DATA = {
+    "movie": {"text": "sentence", "epochs": 3},
+    "trec": {"text": "question", "epochs": 5},
+}
+
+
+def stage(name, epochs, **keys):
+    return {"name": name, "epochs": epochs, **keys}
+
+
+NOISE = {"form": "proxy", "rate": 0.1}
+DISTIL = {"logits": 1.0, "hidden": 1.0}
+
+
+def ipq(noise=None, distil=None):
+    """FFN, then embeddings, then attention and the head; the rest is trained on after each."""
+    stages = []
+    for groups in (["ffn"], ["embedding", "position"], ["attention", "head"]):
+        keys = {"quantize": groups, "learning-rate": 3e-5, "centroid-learning-rate": 1e-3}
+        if noise and groups[0] != "attention":
+            keys["noise"] = noise
+        if distil:
+            keys["distill"] = distil
+        stages.append(stage(groups[0], 2, **keys))
+    return stages
+
+
+def at_once(epochs, distil):
+    keys = {"quantize": ALL, "learning-rate": 3e-4, "centroid-learning-rate": 1e-3}
+    return stage("codes", epochs, distill=distil, **keys)
+
+
+def rows(epochs):
+    """By name: the start ("base" or the fold's "fp32"), the plan, and the stages."""
+    tune = {"learning-rate": 5e-5}
+    int8, int4, pq = ({"scheme": scheme} for scheme in ("int8", "int4", "pq"))
+    scalar = lambda form, rate: stage("noise", epochs, noise={"form": form, "rate": rate}, **tune)
+    return {
+        "fp32": ("base", {"scheme": "f32"}, [stage("tune", epochs, **tune)]),
+        "int8": ("fp32", int8, [stage("none", 0)]),
+        "int8-qat": ("base", int8, [scalar("int8", 1.0)]),
+        "int8-noise": ("base", int8, [scalar("int8", 0.5)]),
+        "int4": ("fp32", int4, [stage("none", 0)]),
+        "int4-qat": ("base", int4, [scalar("int4", 1.0)]),
+        "int4-noise": ("base", int4, [scalar("int4", 0.5)]),
+        "pq": ("fp32", pq, [stage("codes", 0, quantize=ALL)]),
+        "pq-ipq": ("fp32", pq, ipq()),
+        "pq-qat-ipq": ("base", pq, [stage("noise", epochs, noise={"form": "exact", "rate": 1.0}, **tune), *ipq()]),
+        "pq-noise-ipq": ("base", pq, [stage("noise", epochs, noise=NOISE, **tune), *ipq(NOISE)]),
+        "pq-noise-distil": (
+            "fp32",
+            pq,
+            [stage("noise", 1, noise=NOISE, distill=DISTIL, **tune), at_once(4, DISTIL)],
+        ),
+    }
