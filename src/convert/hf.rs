@@ -32,7 +32,6 @@ pub(super) fn read_as(
     let mut notes = Vec::new();
     let architecture = config::architecture(&json)?;
     let mut encoder = config::encoder(&json, architecture.family)?;
-    let mut new_labels = false;
     let labels = match classes {
         None => settle_task(
             directory,
@@ -44,13 +43,18 @@ pub(super) fn read_as(
         )?,
         Some(classes) => {
             let labels = classifier_labels(&json, architecture.head, options, classes)?;
-            new_labels = labels.is_none();
             encoder.task = Task::Classification {
                 labels: classes.len(),
                 problem: Problem::SingleLabel,
             };
             Some(labels.unwrap_or_else(|| classes.to_vec()))
         }
+    };
+
+    #[cfg(feature = "train")]
+    let new_labels = match classes {
+        Some(classes) => classifier_labels(&json, architecture.head, options, classes)?.is_none(),
+        None => false,
     };
 
     let bundle = tokenizer::collect(directory, architecture.family)?;

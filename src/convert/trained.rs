@@ -18,9 +18,11 @@ use crate::models::encoder::{Config, Family};
 use crate::text::Tokenizer;
 
 /// What is copied beside the weights of a new checkpoint, as far as it is there.
-const TOKENIZER_FILES: [&str; 6] = [
+const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
+    // The most tokens of a text.
+    "sentence_bert_config.json",
     "special_tokens_map.json",
     "vocab.txt",
     "vocab.json",
