@@ -18,6 +18,8 @@ pub(super) trait LanesOp<L> {
 pub(super) trait Lanes: Copy + Send + Sync + 'static {
     /// Rows of a group.
     const ROWS: usize;
+    /// Tables that are used together: 1, 2, 4, 8 or 16.
+    const TABLES: usize;
     /// [`EACH`](Self::EACH) centroids, ready to be multiplied.
     type Centroids: Pod + Sync;
     /// One centroid, or two that are multiplied at the same time.
@@ -58,8 +60,8 @@ pub(super) trait Lanes: Copy + Send + Sync + 'static {
     fn add(self, sums: Self::Acc, entries: Self::Vector) -> Self::Acc;
     fn store(self, acc: Self::Acc, sums: &mut Self::Sums);
 
-    /// The sum of a row.
-    fn sum(sums: &Self::Sums, row: usize) -> i32;
+    /// The sums of each row, one after another, out of those of each output.
+    fn turn(self, sums: &[Self::Sums; TILE], rows: &mut [[i32; TILE]]);
 }
 
 /// Adds the dot products that a tile's codes (`[G][64]`) stand for to its sums.

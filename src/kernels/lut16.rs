@@ -23,17 +23,14 @@ use super::finish::{Constants, Finish, Int8};
 use super::lanes::{BLOCK, Lanes, LanesOp, LookUp};
 use super::shared::Shared;
 #[cfg(target_arch = "x86_64")]
-use super::x86::{avx2, avx2_lut};
+use super::x86::{avx2, avx2_lut, vnni::Avx512Vnni, vnni_lut};
 use super::{Codes, Isa, QuantizedRows, Threads, Weights};
 use crate::layout::{TILE, Tile};
 
 /// The fewest outputs: they share the cost of the tables.
 const OUTPUTS: usize = 512;
-/// Tables that are used together: those of sixteen rows fill a first-level cache of 32 KiB. More, for
-/// eight rows, brought nothing.
-const TABLES: usize = 4;
 /// The most rows of a group.
-const MOST: usize = 16;
+const MOST: usize = 32;
 /// The most threads that share a group: each has sums of its own.
 const PARTS: usize = 8;
 /// Fewer groups than this may be shared.
@@ -93,10 +90,13 @@ pub(super) fn linear(
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(token) => avx2(token, threads, weights, x, by_both, y),
-        // A product of bytes takes as many instructions for 64 as with AVX2 for 32: tables win there,
-        // too, by count; not timed. (With VNNI it takes a third of them.)
+        // A product of bytes takes as many instructions for 64 as with AVX2 for 32.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(token) => avx2(token.avx2(), threads, weights, x, by_both, y),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni(token) => vnni(token, threads, weights, x, y),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vbmi(token) => vnni(token.vnni(), threads, weights, x, y),
         // These two from counting instructions. With `i8mm`, a product takes as few as tables.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(token) => {
@@ -128,6 +128,32 @@ fn avx2(
     groups(avx2_lut::Sixteen(token), threads, weights, x, 0..sixteen, y);
     groups(avx2_lut::Eight(token), threads, weights, x, sixteen..to, y);
     to
+}
+
+/// The first rows in groups of thirty-two, and then of sixteen.
+///
+/// From times on a Zen 4, in cycles a code: 0.2 a row for looking up weights; 1.5 and 700 /
+/// `out_features` for sixteen rows, and 2.6 and 1250 / `out_features` for thirty-two. (Eight rows take
+/// as long as with weights.)
+#[cfg(target_arch = "x86_64")]
+fn vnni(
+    token: Avx512Vnni,
+    threads: (Threads, usize),
+    weights: &Weights,
+    x: &QuantizedRows,
+    y: &mut [f32],
+) -> usize {
+    let (rows, out_features) = (x.rows(), weights.out_features);
+    // The end of the groups of `of` from row `from` on, of which the last one has at least `fewest`.
+    let whole = |from: usize, of: usize, fewest: usize| match (rows - from) % of {
+        rest if rest >= fewest => rows,
+        rest => rows - rest,
+    };
+    let two = whole(0, 32, 22 + 2700 / out_features);
+    let one = whole(two, 16, 8 + 3700 / out_features);
+    groups(vnni_lut::ThirtyTwo(token), threads, weights, x, 0..two, y);
+    groups(vnni_lut::Sixteen(token), threads, weights, x, two..one, y);
+    one
 }
 
 /// Fills rows `rows` of `y` (`[rows of x][out_features]`).
@@ -163,7 +189,7 @@ fn groups<L: Lanes>(
     // If threads do not get about as many groups each, they share groups.
     let parts = match threads.0 {
         threads if groups.is_multiple_of(threads) || groups >= GROUPS.min(4 * threads) => 1,
-        threads => threads.min(PARTS).min(product.blocks.div_ceil(TABLES)),
+        threads => threads.min(PARTS).min(product.blocks.div_ceil(L::TABLES)),
     };
     let work = product.rows.len() * out_features * columns;
     let tiles = out_features / TILE;
@@ -243,15 +269,17 @@ impl<L: Lanes> Product<'_, L> {
         sums: &mut [L::Sums],
     ) {
         let rows = self.group(group);
-        let (tables, _) = tables.of::<L::Entry>(TABLES * 256).as_chunks_mut::<256>();
+        let (tables, _) = tables
+            .of::<L::Entry>(L::TABLES * 256)
+            .as_chunks_mut::<256>();
         let (sums, _) = sums.as_chunks_mut::<TILE>();
         sums.as_flattened_mut().fill(L::Sums::zeroed());
         loop {
-            let from = next.fetch_add(TABLES, Ordering::Relaxed);
+            let from = next.fetch_add(L::TABLES, Ordering::Relaxed);
             if from >= self.blocks {
                 break;
             }
-            let to = (from + TABLES).min(self.blocks);
+            let to = (from + L::TABLES).min(self.blocks);
             for (block, table) in (from..to).zip(&mut *tables) {
                 let mut inputs = [[0; BLOCK]; MOST];
                 for (row, inputs) in rows.clone().zip(&mut inputs) {
@@ -300,48 +328,52 @@ struct Outputs<'a, L: Lanes> {
 
 impl<L: Lanes> LanesOp<L> for Outputs<'_, L> {
     #[inline(always)]
-    fn eval(self, _: L) {
+    fn eval(self, lanes: L) {
         let Product {
             weights, x, output, ..
         } = self.product;
         let constants = Constants::new(weights, self.tile);
         let finish = Int8::new(x, 0);
-        for (r, row) in self.rows.enumerate() {
-            let sums = self.sums.each_ref().map(
-                #[inline(always)]
-                |sums| L::sum(sums, r),
-            );
+        let mut turned = [[0; TILE]; MOST];
+        let turned = &mut turned[..L::ROWS];
+        lanes.turn(self.sums, turned);
+        for (row, sums) in self.rows.zip(&*turned) {
             let start = row * weights.out_features + self.tile.first;
             // SAFETY: a tile and a group of rows are handed to one thread.
             let out = unsafe { output.part(start..start + TILE) };
-            finish.row(&constants, row, &sums, out);
+            finish.row(&constants, row, sums, out);
         }
     }
 }
 
-/// Adds up to [`TABLES`] codes of each output.
+/// Adds codes of each output, as many as there are tables.
 fn look_up<L: Lanes>(
     lanes: L,
-    codes: &[[u8; TILE]],
-    tables: &[[L::Entry; 256]],
+    mut codes: &[[u8; TILE]],
+    mut tables: &[[L::Entry; 256]],
     sums: &mut [L::Sums; TILE],
 ) {
-    fn of<L: Lanes, const G: usize>(
+    fn first<L: Lanes, const G: usize>(
         lanes: L,
-        codes: &[[u8; TILE]],
-        tables: &[[L::Entry; 256]],
+        codes: &mut &[[u8; TILE]],
+        tables: &mut &[[L::Entry; 256]],
         sums: &mut [L::Sums; TILE],
     ) {
         lanes.run(LookUp::<L, G> {
-            codes: codes.try_into().expect("as many codes"),
-            tables: tables[..G].try_into().expect("as many tables"),
+            codes: codes.split_first_chunk().expect("as many codes").0,
+            tables: tables.split_first_chunk().expect("as many tables").0,
             sums,
         });
+        (*codes, *tables) = (&codes[G..], &tables[G..]);
     }
-    match codes.len() {
-        1 => of::<L, 1>(lanes, codes, tables, sums),
-        2 => of::<L, 2>(lanes, codes, tables, sums),
-        3 => of::<L, 3>(lanes, codes, tables, sums),
-        _ => of::<L, TABLES>(lanes, codes, tables, sums),
+    while !codes.is_empty() {
+        match codes.len() {
+            16.. if L::TABLES >= 16 => first::<L, 16>(lanes, &mut codes, &mut tables, sums),
+            8.. if L::TABLES >= 8 => first::<L, 8>(lanes, &mut codes, &mut tables, sums),
+            4.. => first::<L, 4>(lanes, &mut codes, &mut tables, sums),
+            3 => first::<L, 3>(lanes, &mut codes, &mut tables, sums),
+            2 => first::<L, 2>(lanes, &mut codes, &mut tables, sums),
+            _ => first::<L, 1>(lanes, &mut codes, &mut tables, sums),
+        }
     }
 }

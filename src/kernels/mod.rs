@@ -178,16 +178,17 @@ pub(crate) fn linear_int8(
     assert_eq!(x.columns(), weights.in_features);
     assert_eq!(y.len(), x.rows() * weights.out_features);
     let threads = (threads, isa.int8_rate());
-    #[cfg(target_arch = "x86_64")]
-    if let Isa::Avx512Vbmi(token) = isa
-        && lut::suits(weights, x.rows())
-    {
-        return lut::linear(token, threads, weights, x, y);
-    }
-    // The first rows by tables, and the rest, if any, straight from centroids.
+    // The first rows by tables, and the rest, if any, by tables of another kind or straight from
+    // centroids.
     let first = lut16::linear(isa, threads, weights, x, y);
     if first == x.rows() {
         return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Avx512Vbmi(token) = isa
+        && lut::suits(weights, x.rows() - first)
+    {
+        return lut::linear(token, threads, weights, x, first, y);
     }
     let y = &mut y[first * weights.out_features..];
     let input = gemm::Input {

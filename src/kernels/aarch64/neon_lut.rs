@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use super::dotprod::NeonDotprod;
 use super::neon::Neon;
 use crate::kernels::lanes::{BLOCK, Lanes, LanesOp};
+use crate::layout::TILE;
 
 /// Calls instructions.
 macro_rules! neon {
@@ -115,6 +116,7 @@ pub(in crate::kernels) struct Entry([i16; 8]);
 
 impl<F: Fill> Lanes for Eight<F> {
     const ROWS: usize = 8;
+    const TABLES: usize = 4;
     const EACH: usize = 1;
     type Centroids = [i8; BLOCK];
     type Inputs = F::Inputs;
@@ -181,7 +183,11 @@ impl<F: Fill> Lanes for Eight<F> {
     }
 
     #[inline(always)]
-    fn sum(sums: &[[i32; 4]; 2], row: usize) -> i32 {
-        sums[row / 4][row % 4]
+    fn turn(self, sums: &[[[i32; 4]; 2]; TILE], rows: &mut [[i32; TILE]]) {
+        for (r, row) in rows.iter_mut().enumerate() {
+            for (out, sums) in row.iter_mut().zip(sums) {
+                *out = sums[r / 4][r % 4];
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::avx2::Avx2;
 use crate::kernels::lanes::{BLOCK, Lanes, LanesOp};
+use crate::layout::TILE;
 
 /// Calls instructions.
 macro_rules! avx2 {
@@ -18,7 +19,7 @@ macro_rules! avx2 {
 
 /// Codes become offsets in bytes as they are used: a rotation and a mask each.
 #[inline(always)]
-fn entry<T>(table: &[T; 256], codes: u64, index: usize) -> &T {
+pub(super) fn entry<T>(table: &[T; 256], codes: u64, index: usize) -> &T {
     let mask = 255 * size_of::<T>();
     let offset = codes.rotate_right(8 * index as u32) as usize & mask;
     // SAFETY: the mask leaves the start of one of 256 entries, as their size is a power of two.
@@ -27,7 +28,7 @@ fn entry<T>(table: &[T; 256], codes: u64, index: usize) -> &T {
 
 /// Eight codes, times the size of an entry.
 #[inline(always)]
-fn codes<T>(codes: [u8; 8]) -> u64 {
+pub(super) fn codes<T>(codes: [u8; 8]) -> u64 {
     const { assert!(size_of::<T>().is_power_of_two() && size_of::<T>() <= 256) };
     u64::from_le_bytes(codes).rotate_left(size_of::<T>().trailing_zeros())
 }
@@ -74,6 +75,8 @@ pub(in crate::kernels) struct Entry16([i16; 16]);
 
 impl Lanes for Sixteen {
     const ROWS: usize = 16;
+    /// They fill a first-level cache of 32 KiB.
+    const TABLES: usize = 4;
     const EACH: usize = 1;
     type Centroids = Centroid;
     type Inputs = [[u16; 16]; BLOCK / 2];
@@ -163,8 +166,12 @@ impl Lanes for Sixteen {
     }
 
     #[inline(always)]
-    fn sum(EvenOdd(sums): &EvenOdd, row: usize) -> i32 {
-        sums[row % 2][row / 2]
+    fn turn(self, sums: &[EvenOdd; TILE], rows: &mut [[i32; TILE]]) {
+        for (r, row) in rows.iter_mut().enumerate() {
+            for (out, EvenOdd(sums)) in row.iter_mut().zip(sums) {
+                *out = sums[r % 2][r / 2];
+            }
+        }
     }
 }
 
@@ -190,6 +197,8 @@ pub(in crate::kernels) struct Sums8([i32; 8]);
 
 impl Lanes for Eight {
     const ROWS: usize = 8;
+    /// More brought nothing.
+    const TABLES: usize = 4;
     const EACH: usize = 2;
     type Centroids = TwoCentroids;
     type Inputs = [[u16; 8]; BLOCK / 2];
@@ -281,7 +290,11 @@ impl Lanes for Eight {
     }
 
     #[inline(always)]
-    fn sum(Sums8(sums): &Sums8, row: usize) -> i32 {
-        sums[row]
+    fn turn(self, sums: &[Sums8; TILE], rows: &mut [[i32; TILE]]) {
+        for (r, row) in rows.iter_mut().enumerate() {
+            for (out, Sums8(sums)) in row.iter_mut().zip(sums) {
+                *out = sums[r];
+            }
+        }
     }
 }

@@ -8,3 +8,4 @@ pub(super) mod avx512_dot;
 pub(super) mod pairs;
 pub(super) mod vbmi;
 pub(super) mod vnni;
+pub(super) mod vnni_lut;
