@@ -66,7 +66,7 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     /// Rows of an `X`: 1, or 2 where an instruction multiplies matrices.
     const PAIR: usize = 1;
     /// Rows that fit into the registers together with [`VECTORS`](Self::VECTORS) weight vectors;
-    /// at most 6, a multiple of `PAIR`.
+    /// at most 8, a multiple of `PAIR`.
     const ROWS: usize;
     /// Weight vectors side by side.
     const VECTORS: usize;

@@ -274,7 +274,8 @@ impl<D: Dot> Product<'_, D> {
             if chunks.count == 1 {
                 let rows = self.count;
                 // With so few rows there are registers for more outputs.
-                let vectors = if rows <= 2 { 4 } else { D::VECTORS };
+                let few = if D::ROWS == 8 { 4 } else { 2 };
+                let vectors = if rows <= few { 4 } else { D::VECTORS };
                 for first in (0..self.outputs()).step_by(vectors * D::OUTPUTS) {
                     let block = self.block(source, (0, rows), (from, to), (from, first));
                     let sums = &mut sums[first..];
@@ -440,6 +441,8 @@ fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
         4 => run!(4),
         5 => run!(5),
         6 => run!(6),
-        _ => unreachable!("a microkernel takes 1 to 6 rows"),
+        7 => run!(7),
+        8 => run!(8),
+        _ => unreachable!("a microkernel takes 1 to 8 rows"),
     }
 }

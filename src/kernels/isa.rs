@@ -83,15 +83,14 @@ impl Isa {
     }
 
     /// Multiply-accumulates of `int8` products in a nanosecond on one core, roughly: enough to tell
-    /// a job that is worth a second thread from one that is not. For AVX-512 and NEON they are
-    /// estimates.
+    /// a job that is worth a second thread from one that is not. For NEON they are estimates.
     pub(crate) fn int8_rate(self) -> usize {
         match self {
             Isa::Portable(_) => 28,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => 80,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => 100,
+            Isa::Avx512(_) => 160,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) | Isa::Avx512Vbmi(_) => 200,
             #[cfg(target_arch = "aarch64")]

@@ -16,9 +16,8 @@ use crate::layout::{TILE, Tile};
 
 /// Inputs of a block.
 const BLOCK: usize = 8;
-/// The most rows.
-const ROWS: usize = 10;
-/// The most rows where there are fewer outputs than [`WIDE`] to share the cost of the tables.
+/// The most rows, and the most where there are fewer than [`WIDE`] outputs to share the cost of the tables.
+const ROWS: usize = 5;
 const NARROW_ROWS: usize = 3;
 const WIDE: usize = 1024;
 /// The fewest outputs: they share the cost of the tables.
@@ -36,15 +35,14 @@ thread_local! {
 /// Whether to use tables.
 ///
 /// From times on a Zen 4, in cycles a code: 0.14 and 55 / `out_features` a row; and for looking up
-/// weights about 0.8 for up to four rows and then 0.2 a row.
+/// weights 0.75 for one row, 0.88 for four, and 1.1 for six.
 pub(super) fn suits(weights: &Weights, rows: usize) -> bool {
     let Codes::Pq { book, .. } = weights.codes else {
         return false;
     };
-    let most = if weights.out_features >= WIDE {
-        ROWS
-    } else {
-        NARROW_ROWS
+    let most = match weights.out_features {
+        WIDE.. => ROWS,
+        _ => NARROW_ROWS,
     };
     book.block == BLOCK
         && book.looks_up()

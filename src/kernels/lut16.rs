@@ -29,6 +29,9 @@ use crate::layout::{TILE, Tile};
 
 /// The fewest outputs: they share the cost of the tables.
 const OUTPUTS: usize = 512;
+/// With VNNI groups of sixteen rows gain nothing below so many.
+#[cfg(target_arch = "x86_64")]
+const WIDE: usize = 1024;
 /// The most rows of a group.
 const MOST: usize = 32;
 /// The most threads that share a group: each has sums of its own.
@@ -132,9 +135,9 @@ fn avx2(
 
 /// The first rows in groups of thirty-two, and then of sixteen.
 ///
-/// From times on a Zen 4, in cycles a code: 0.2 a row for looking up weights; 1.5 and 700 /
-/// `out_features` for sixteen rows, and 2.6 and 1250 / `out_features` for thirty-two. (Eight rows take
-/// as long as with weights.)
+/// From times on a Zen 4, in cycles a code: 1.55 and 700 / `out_features` for sixteen rows, and 2.6 and
+/// 1200 / `out_features` for thirty-two; for looking up weights 1.2 for eight rows, 2.0 for twelve, 2.5 for
+/// sixteen and 4.6 for thirty-two.
 #[cfg(target_arch = "x86_64")]
 fn vnni(
     token: Avx512Vnni,
@@ -149,9 +152,12 @@ fn vnni(
         rest if rest >= fewest => rows,
         rest => rows - rest,
     };
-    let two = whole(0, 32, 22 + 2700 / out_features);
-    let one = whole(two, 16, 8 + 3700 / out_features);
+    let two = whole(0, 32, 22 + 4600 / out_features);
     groups(vnni_lut::ThirtyTwo(token), threads, weights, x, 0..two, y);
+    if out_features < WIDE {
+        return two;
+    }
+    let one = whole(two, 16, 9);
     groups(vnni_lut::Sixteen(token), threads, weights, x, two..one, y);
     one
 }

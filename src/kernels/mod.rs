@@ -5,7 +5,7 @@
 //! them with a few rows; where there are more rows, it leaves a small panel of what it looked up in
 //! the first-level cache for them ([`gemm`]). Where it is faster, groups of rows add up dot products
 //! out of tables that all outputs share ([`lut16`]), and where bytes can be looked up fast enough, so
-//! do up to three rows (`lut`).
+//! do a few rows (`lut`).
 //!
 //! With `int8` activations every sum is an exact `i32`. With `f32` activations an output adds its
 //! products in an order that depends on the instruction set alone. Either way a row has sums of

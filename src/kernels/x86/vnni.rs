@@ -53,8 +53,8 @@ impl Dot for VnniInt8 {
     /// Two partial sums of each of eight outputs.
     type Acc = __m512i;
     const OUTPUTS: usize = 8;
-    const ROWS: usize = 6;
-    const VECTORS: usize = 4;
+    const ROWS: usize = 8;
+    const VECTORS: usize = 2;
     const STEPS: usize = 96;
     const PANEL: usize = 32;
     const OFFSET: bool = true;

@@ -1,4 +1,5 @@
-//! Tables of dot products with AVX-512 VNNI: thirty-two rows in the 16-bit lanes of a vector.
+//! Tables of dot products with AVX-512 VNNI: thirty-two or sixteen rows in the 16-bit
+//! lanes of a vector. (Eight rows took as long as with weights.).
 
 use std::arch::x86_64::*;
 
@@ -42,6 +43,8 @@ pub(in crate::kernels) struct Sums32([[i32; 16]; 2]);
 
 impl Lanes for ThirtyTwo {
     const ROWS: usize = 32;
+    /// A quarter of a second-level cache of 1 MiB, whose speed is what bounds this. With fewer, sums are
+    /// read and written more often.
     const TABLES: usize = 16;
     const EACH: usize = 1;
     type Centroids = Centroid;
@@ -232,6 +235,7 @@ pub(in crate::kernels) struct Sums16([i32; 16]);
 
 impl Lanes for Sixteen {
     const ROWS: usize = 16;
+    /// They fill a first-level cache of 32 KiB.
     const TABLES: usize = 4;
     const EACH: usize = 1;
     type Centroids = Centroid;
