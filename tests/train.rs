@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use centroid::train::{Event, Finished, Outcome, Recipe, Start, run};
-use centroid::{ErrorKind, TextClassifier};
+use centroid::data::Scores;
+use centroid::train::{Event, Finished, Outcome, Recipe, Start, Tested, run};
+use centroid::{ErrorKind, SentenceEmbedder, TextClassifier};
 
 use tiny::Tiny;
 
@@ -40,6 +41,14 @@ fn finished(outcome: Outcome) -> Box<Finished> {
     }
 }
 
+/// A classifier's scores in the modes `int8` and `exact`.
+fn scores(finished: &Finished) -> [&Scores; 2] {
+    match &finished.tested {
+        Tested::Classifier { int8, exact } => [int8, exact],
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Lines of the log with a key of this value.
 fn logged(directory: &Path, event: &str) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(directory.join("log.jsonl")).unwrap();
@@ -58,8 +67,9 @@ fn a_tiny_model_learns_and_its_checkpoint_is_one() {
     let tiny = Tiny::new();
     let recipe = tiny.recipe("plain", "", F32, TUNE);
     let done = finished(start(&recipe, Start::New, None).unwrap());
-    assert!(done.exact.accuracy() > 0.95, "{}", done.exact.accuracy());
-    assert!(done.int8.accuracy() > 0.95, "{}", done.int8.accuracy());
+    let [int8, exact] = scores(&done).map(Scores::accuracy);
+    assert!(exact > 0.95, "{exact}");
+    assert!(int8 > 0.95, "{int8}");
 
     // The runtime computes what torch does.
     let output = tiny.path("plain");
@@ -80,8 +90,8 @@ fn a_tiny_model_learns_and_its_checkpoint_is_one() {
         .iter()
         .filter(|line| line["label"] == line["exact"])
         .count();
-    assert_eq!(answers.len() as u64, done.exact.examples());
-    assert_eq!(right as f64 / answers.len() as f64, done.exact.accuracy());
+    assert_eq!(answers.len() as u64, scores(&done)[1].examples());
+    assert_eq!(right as f64 / answers.len() as f64, exact);
     assert!(
         fs::read_to_string(output.join("log.svg"))
             .unwrap()
@@ -136,6 +146,7 @@ epochs = 2
 learning-rate = 1e-3
 centroid-learning-rate = 3e-3
 layer-drop = 0.1
+reassign = 9
 "#;
 
 #[test]
@@ -151,9 +162,19 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
         )
         .unwrap(),
     );
-    assert!(whole.exact.accuracy() > 0.9, "{}", whole.exact.accuracy());
+    let accuracy = scores(&whole)[1].accuracy();
+    assert!(accuracy > 0.9, "{accuracy}");
     let steps = logged(&tiny.path("whole"), "step").len();
     assert!(steps >= 10, "{steps}");
+    let reassigned = logged(&tiny.path("whole"), "reassigned");
+    let shares: Vec<f64> = reassigned
+        .iter()
+        .map(|line| line["share"].as_f64().unwrap())
+        .collect();
+    assert!(
+        shares.iter().any(|&share| share > 0.0 && share < 0.5),
+        "{shares:?}"
+    );
 
     // The output's name is in the recipe: the same recipe, elsewhere.
     let elsewhere = Tiny::new();
@@ -220,7 +241,8 @@ distill = { labels = 0.5, hidden = 1.0, temperature = 2.0 }
     let keys = "teacher = \"teacher/checkpoint\"\nlayers = [1]\n";
     let recipe = tiny.recipe("student", keys, &tiny.plan(), distilled);
     let done = finished(start(&recipe, Start::New, None).unwrap());
-    assert!(done.exact.accuracy() > 0.9, "{}", done.exact.accuracy());
+    let accuracy = scores(&done)[1].accuracy();
+    assert!(accuracy > 0.9, "{accuracy}");
     let difference = logged(&tiny.path("student"), "test")[1]["largest_difference"].as_f64();
     // Centroids are rounded to int8, the rest to f16.
     assert!(difference.unwrap() < 0.3, "{difference:?}");
@@ -233,6 +255,119 @@ distill = { labels = 0.5, hidden = 1.0, temperature = 2.0 }
         "{error}"
     );
     assert!(!tiny.path("none").exists());
+}
+
+/// Makes the checkpoint one of sentence-transformers.
+fn set_pooling(tiny: &Tiny, pooling: &str, normalize: bool) {
+    let write = |name: &str, text: String| {
+        let path = tiny.path("model").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let module = |index: usize, path: &str, of: &str| {
+        format!(
+            "{{\"idx\": {index}, \"name\": \"{index}\", \"path\": \"{path}\", \
+             \"type\": \"sentence_transformers.models.{of}\"}}"
+        )
+    };
+    let mut modules = vec![
+        module(0, "", "Transformer"),
+        module(1, "1_Pooling", "Pooling"),
+    ];
+    if normalize {
+        modules.push(module(2, "2_Normalize", "Normalize"));
+    }
+    write("modules.json", format!("[{}]", modules.join(", ")));
+    write(
+        "1_Pooling/config.json",
+        format!(
+            "{{\"word_embedding_dimension\": {}, \"pooling_mode_{pooling}\": true}}",
+            tiny::HIDDEN
+        ),
+    );
+}
+
+/// Without labels: vectors are learnt, in every way of pooling, at last with what is rounded in use.
+#[test]
+fn an_embedding_model_learns_from_its_teacher() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let stages = r#"
+[[stage]]
+name = "codes"
+quantize = ["ffn", "attention", "embedding"]
+epochs = 6
+learning-rate = 2e-3
+centroid-learning-rate = 1e-2
+distill = { hidden = 0.5 }
+
+[[stage]]
+name = "int8"
+epochs = 2
+learning-rate = 5e-4
+centroid-learning-rate = 2e-3
+int8 = true
+distill = { embedding = 2.0, hidden = 0.0 }
+"#;
+    for (pooling, normalize) in [
+        ("mean_tokens", true),
+        ("cls_token", false),
+        ("max_tokens", true),
+    ] {
+        set_pooling(&tiny, pooling, normalize);
+        let recipe = tiny.recipe(pooling, "teacher = \"model\"\n", &tiny.plan(), stages);
+        let text = fs::read_to_string(&recipe).unwrap();
+        fs::write(&recipe, text.replace("label = \"label\"\n", "")).unwrap();
+        let done = finished(start(&recipe, Start::New, None).unwrap());
+        let Tested::Embedder { int8, exact, texts } = done.tested else {
+            panic!("{:?}", done.tested);
+        };
+        assert!(int8 > 0.9 && exact > 0.9, "{pooling}: {int8} {exact}");
+        assert!(done.checkpoint.is_none());
+        let directory = tiny.path(pooling);
+        let validations = logged(&directory, "validation");
+        let cosines: Vec<f64> = validations
+            .iter()
+            .map(|v| v["cosine"].as_f64().unwrap())
+            .collect();
+        assert!(cosines[0] < int8, "{cosines:?}");
+        // The runtime computes what torch does.
+        let tests = logged(&directory, "test");
+        let largest = |v: &serde_json::Value| v["largest_difference"].as_f64().unwrap();
+        assert!(tests.iter().all(|v| largest(v) < 0.1), "{tests:?}");
+        let answers = fs::read_to_string(directory.join("answers.jsonl")).unwrap();
+        assert_eq!(answers.lines().count(), texts);
+        let model = SentenceEmbedder::open(directory.join("model.centroid")).unwrap();
+        let vectors = model.embed(&["the film was great"]).unwrap();
+        let norm: f32 = vectors[0].vector.iter().map(|v| v * v).sum();
+        assert_eq!((norm - 1.0).abs() < 1e-3, normalize, "{norm}");
+    }
+
+    // Mistakes, before anything is written.
+    let label = |recipe: &Path, stages: &str, expected: &str| {
+        let text = fs::read_to_string(recipe).unwrap();
+        let start_of = text.find("[[stage]]").unwrap();
+        let text = text[..start_of].replace("label = \"label\"\n", "") + stages;
+        fs::write(recipe, text).unwrap();
+        let error = start(recipe, Start::New, None).unwrap_err();
+        assert!(error.to_string().contains(expected), "{expected}: {error}");
+        assert!(!tiny.path("never").exists());
+    };
+    let with =
+        |distill: &str| format!("[[stage]]\nname = \"s\"\nepochs = 1\ndistill = {{ {distill} }}\n");
+    let taught = || tiny.recipe("never", "teacher = \"model\"\n", "", TUNE);
+    label(&taught(), TUNE, "nothing to learn but distill");
+    label(
+        &taught(),
+        &with("logits = 1.0"),
+        "logits are of models with labels",
+    );
+    label(&taught(), &with("labels = 1.0"), "the data have none");
+    label(
+        &tiny.recipe("never", "", "", TUNE),
+        &with("hidden = 1.0"),
+        "a teacher is needed",
+    );
 }
 
 #[test]
@@ -251,11 +386,8 @@ fn qat_and_scalar_noise_train() {
             &stage,
         );
         let done = finished(start(&recipe, Start::New, None).unwrap());
-        assert!(
-            done.exact.accuracy() > 0.9,
-            "{scheme}: {}",
-            done.exact.accuracy()
-        );
+        let accuracy = scores(&done)[1].accuracy();
+        assert!(accuracy > 0.9, "{scheme}: {accuracy}");
     }
 }
 

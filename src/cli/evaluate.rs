@@ -101,7 +101,7 @@ impl Evaluate {
         let columns = Columns {
             text: &self.text,
             text_b: self.text_b.as_deref(),
-            label: &self.label,
+            label: Some(&self.label),
         };
         let examples = read(&self.data, &columns)?;
         let mut scores = Scores::new(model.labels());

@@ -1,11 +1,12 @@
 //! `centroid train`
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use centroid::data::Scores;
-use centroid::train::{Event, Finished, Outcome, Recipe, Start, plot, run};
+use centroid::train::{Event, Finished, Outcome, Recipe, Start, Tested, plot, run};
 use clap::Args;
 use serde::Serialize;
 
@@ -13,9 +14,10 @@ use super::output::{Out, one_line, size};
 use super::training::Training;
 use super::{Failure, note};
 
-/// Train a classifier with quantization noise and write it as a `.centroid` file
+/// Train a model with quantization noise and write it as a `.centroid` file
 ///
-/// Does what a TOML file says: which checkpoint, which labelled texts, which stages. Prints the plan
+/// Does what a TOML file says: which checkpoint, which texts (with labels for a
+/// classifier, without for an embedding model), which stages. Prints the plan
 /// before it starts, writes everything into the file's `output` directory, and scores the result on the
 /// test texts with this runtime. Ctrl-C stops after the step in work; `--resume` goes on from there with the
 /// same result as if nothing had happened.
@@ -50,24 +52,51 @@ struct Summary {
     compression_ratio: f64,
     checkpoint: Option<String>,
     n: u64,
-    majority: f64,
+    /// Of a classifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    majority: Option<f64>,
     int8: Measured,
     exact: Measured,
 }
 
 #[derive(Serialize)]
-struct Measured {
-    accuracy: f64,
-    standard_error: f64,
-    macro_f1: f64,
+#[serde(untagged)]
+enum Measured {
+    Classifier {
+        accuracy: f64,
+        standard_error: f64,
+        macro_f1: f64,
+    },
+    Embedder {
+        cosine: f64,
+    },
 }
 
 impl From<&Scores> for Measured {
     fn from(scores: &Scores) -> Self {
-        Self {
+        Self::Classifier {
             accuracy: scores.accuracy(),
             standard_error: scores.standard_error(),
             macro_f1: scores.macro_f1(),
+        }
+    }
+}
+
+/// How good, on how many texts: after the mode's name.
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Classifier {
+                accuracy,
+                standard_error,
+                macro_f1,
+            } => write!(
+                f,
+                "accuracy {:.2} % ± {:.2} (standard error), macro-F1 {macro_f1:.4}",
+                100.0 * accuracy,
+                100.0 * standard_error
+            ),
+            Self::Embedder { cosine } => write!(f, "mean cosine to the teacher {cosine:.4}"),
         }
     }
 }
@@ -112,8 +141,9 @@ impl Train {
             Event::Validation {
                 stage,
                 epoch,
-                accuracy,
-            } => training.validated(stage, epoch, accuracy),
+                metric,
+                score,
+            } => training.validated(stage, epoch, metric, score),
             Event::Step {
                 stage,
                 step,
@@ -134,6 +164,17 @@ impl Train {
 
     fn print(&self, finished: &Finished) -> Result<(), Failure> {
         let report = &finished.report;
+        let (n, majority, int8, exact) = match &finished.tested {
+            Tested::Embedder { int8, exact, texts } => {
+                let [int8, exact] = [*int8, *exact].map(|cosine| Measured::Embedder { cosine });
+                (*texts as u64, None, int8, exact)
+            }
+            Tested::Classifier { int8, exact } => {
+                let majority = Some(int8.majority().1);
+                (int8.examples(), majority, int8.into(), exact.into())
+            }
+            _ => return Err(Failure::Failed("tested in an unknown way".into())),
+        };
         let summary = Summary {
             file: finished.artifact.display().to_string(),
             file_bytes: report.file_bytes,
@@ -143,10 +184,10 @@ impl Train {
                 .checkpoint
                 .as_ref()
                 .map(|path| path.display().to_string()),
-            n: finished.int8.examples(),
-            majority: finished.int8.majority().1,
-            int8: (&finished.int8).into(),
-            exact: (&finished.exact).into(),
+            n,
+            majority,
+            int8,
+            exact,
         };
         let mut out = Out::new();
         if self.json {
@@ -156,14 +197,13 @@ impl Train {
         if summary.n > 0 {
             for (mode, measured) in [("int8", &summary.int8), ("exact", &summary.exact)] {
                 out.line(format_args!(
-                    "{mode}: accuracy {:.2} % ± {:.2} (standard error), macro-F1 {:.4}, on {} test texts; \
-                     always the same answer: {:.2} %",
-                    100.0 * measured.accuracy,
-                    100.0 * measured.standard_error,
-                    measured.macro_f1,
-                    summary.n,
-                    100.0 * summary.majority
+                    "{mode}: {measured}, on {} test texts",
+                    summary.n
                 ))?;
+            }
+            if let Some(majority) = summary.majority {
+                let percent = 100.0 * majority;
+                out.line(format_args!("always the same answer: {percent:.2} %"))?;
             }
         }
         if let Some(checkpoint) = &summary.checkpoint {

@@ -1,8 +1,9 @@
-//! How far training is: a bar with loss and accuracy on a terminal, a line now and then elsewhere.
+//! How far training is: a bar with the loss and the last validation on a terminal, a line now and then elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
+use centroid::train::Metric;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::note;
@@ -19,7 +20,8 @@ pub struct Training {
     start: Option<(Instant, usize)>,
     shown: Option<Instant>,
     loss: Option<f64>,
-    accuracy: Option<f64>,
+    /// The last validation, in words.
+    validation: Option<String>,
 }
 
 impl Training {
@@ -29,11 +31,11 @@ impl Training {
             .map_or(loss, |before| before + SMOOTH * (loss - before));
         self.loss = Some(smooth);
         let (start, first) = *self.start.get_or_insert((Instant::now(), step));
-        let accuracy = match self.accuracy {
-            Some(accuracy) => format!(", accuracy {:.2} %", 100.0 * accuracy),
+        let validation = match &self.validation {
+            Some(validation) => format!(", {validation}"),
             None => String::new(),
         };
-        let message = format!("{stage}: loss {smooth:.4}{accuracy}");
+        let message = format!("{stage}: loss {smooth:.4}{validation}");
         if stderr().is_terminal() {
             let bar = self.bar.get_or_insert_with(|| {
                 let bar = ProgressBar::new(steps as u64);
@@ -60,12 +62,13 @@ impl Training {
         }
     }
 
-    pub fn validated(&mut self, stage: &str, epoch: usize, accuracy: f64) {
-        self.accuracy = Some(accuracy);
-        let percent = 100.0 * accuracy;
-        self.line(&format!(
-            "{stage}, epoch {epoch}: validation accuracy {percent:.2} %"
-        ));
+    pub fn validated(&mut self, stage: &str, epoch: usize, metric: Metric, score: f64) {
+        let score = match metric {
+            Metric::Accuracy => format!("accuracy {:.2} %", 100.0 * score),
+            Metric::Cosine => format!("mean cosine {score:.4}"),
+        };
+        self.line(&format!("{stage}, epoch {epoch}: validation {score}"));
+        self.validation = Some(score);
     }
 
     pub fn line(&self, line: &str) {

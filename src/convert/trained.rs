@@ -14,7 +14,7 @@ use super::encode::{NewTensor, Origin};
 use super::{Conversion, ConvertOptions, PlannedTensor, Source, hf};
 use crate::artifact::write_file;
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::encoder::{Config, Family};
+use crate::models::encoder::{Config, Family, Task};
 use crate::text::Tokenizer;
 
 /// What is copied beside the weights of a new checkpoint, as far as it is there.
@@ -48,6 +48,21 @@ impl Base {
         })
     }
 
+    /// Reads a checkpoint as what it is: an embedding model.
+    pub(crate) fn embedder(directory: &Path, options: &ConvertOptions) -> Result<Self> {
+        let conversion = hf::read(directory, options)?;
+        match conversion.config.task {
+            Task::Embedding { .. } => Ok(Self {
+                conversion,
+                directory: directory.to_owned(),
+            }),
+            Task::Classification { .. } => {
+                let message = "a classifier, for which data.label has to name the labels' column";
+                Err(Error::new(ErrorKind::Config, message).in_file(directory))
+            }
+        }
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.conversion.config
     }
@@ -60,7 +75,7 @@ impl Base {
         Tokenizer::from_stored(&self.conversion.tokenizer)
     }
 
-    /// In the order of the logits.
+    /// In the order of the logits; none of an embedding model.
     pub(crate) fn labels(&self) -> &[String] {
         self.conversion.labels.as_deref().unwrap_or_default()
     }

@@ -29,11 +29,11 @@ pub struct Columns<'a> {
     pub text: &'a str,
     /// The second text, where examples are pairs.
     pub text_b: Option<&'a str>,
-    /// The label.
-    pub label: &'a str,
+    /// The label, where examples have one.
+    pub label: Option<&'a str>,
 }
 
-/// A text and its label.
+/// A text and, where columns were given one, its label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Example {
@@ -41,7 +41,7 @@ pub struct Example {
     pub text: String,
     /// The second text of a pair.
     pub text_b: Option<String>,
-    /// The label: never empty.
+    /// The label: empty only if none was asked for.
     pub label: String,
     /// The line of the file on which the example starts, from 1.
     pub line: u64,
@@ -63,7 +63,7 @@ pub struct Example {
 /// # std::fs::create_dir_all(&directory)?;
 /// let file = directory.join("reviews.tsv");
 /// std::fs::write(&file, "sentence\tlabel\na joy\tpositive\n")?;
-/// let columns = Columns { text: "sentence", text_b: None, label: "label" };
+/// let columns = Columns { text: "sentence", text_b: None, label: Some("label") };
 /// let examples = read(&file, &columns)?;
 /// assert_eq!(examples[0].text, "a joy");
 /// assert_eq!((&*examples[0].label, examples[0].line), ("positive", 2));
@@ -97,14 +97,14 @@ fn on(line: u64, message: impl std::fmt::Display) -> Error {
 
 impl Columns<'_> {
     fn example(&self, line: u64, mut value: impl FnMut(&str) -> Result<String>) -> Result<Example> {
-        let label = value(self.label)?;
-        if label.is_empty() {
+        let label = self.label.map(&mut value).transpose()?;
+        if label.as_deref() == Some("") {
             return Err(on(line, "the label is empty"));
         }
         Ok(Example {
             text: value(self.text)?,
             text_b: self.text_b.map(value).transpose()?,
-            label,
+            label: label.unwrap_or_default(),
             line,
         })
     }
@@ -141,7 +141,7 @@ fn separated(path: &Path, columns: &Columns, delimiter: u8) -> Result<Vec<Exampl
             }
         }
     };
-    let wanted = [Some(columns.text), columns.text_b, Some(columns.label)];
+    let wanted = [Some(columns.text), columns.text_b, columns.label];
     for name in wanted.into_iter().flatten() {
         place(name)?;
     }
@@ -249,11 +249,11 @@ fn json_lines(path: &Path, columns: &Columns) -> Result<Vec<Example>> {
             serde_json::from_slice(text).map_err(|error| on(line, error))?;
         let value = |name: &str| match object.get(name) {
             Some(Value::String(text)) => Ok(text.clone()),
-            Some(Value::Bool(label)) if name == columns.label => Ok(label.to_string()),
-            Some(Value::Number(label)) if name == columns.label && !label.is_f64() => {
+            Some(Value::Bool(label)) if Some(name) == columns.label => Ok(label.to_string()),
+            Some(Value::Number(label)) if Some(name) == columns.label && !label.is_f64() => {
                 Ok(label.to_string())
             }
-            Some(_) if name == columns.label => Err(on(
+            Some(_) if Some(name) == columns.label => Err(on(
                 line,
                 format!("{name:?} is not a string, an integer or a boolean"),
             )),

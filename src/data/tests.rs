@@ -5,7 +5,7 @@ use super::*;
 const COLUMNS: Columns = Columns {
     text: "text",
     text_b: None,
-    label: "label",
+    label: Some("label"),
 };
 
 fn read_as(name: &str, bytes: impl AsRef<[u8]>, columns: &Columns) -> Result<Vec<Example>> {

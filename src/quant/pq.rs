@@ -443,21 +443,12 @@ impl Pq {
         factors: Option<&[f32]>,
         to: CentroidType,
     ) -> Result<Self> {
-        if let Some(at) = centroids.iter().position(|c| !c.is_finite()) {
-            let message = format!("value {at} of the centroids is {}", centroids[at]);
-            return Err(Error::new(ErrorKind::Checkpoint, message));
-        }
         let k = centroids.len() / block;
-        let mut weight = vec![0.0; centroids.len()];
+        let mut uses = vec![0usize; k];
         for &code in &codes {
-            let start = usize::from(code) * block;
-            (weight[start..start + block].iter_mut()).for_each(|weight| *weight += 1.0);
+            uses[usize::from(code)] += 1;
         }
-        let square = |(c, weight): (&f32, &f64)| weight * f64::from(*c).powi(2);
-        let energy: f64 = centroids.iter().zip(&weight).map(square).sum();
-        // What codes of a bit a weight leave is about 0.4 of what centroids hold; what they left here is
-        // not known any more.
-        let width = Width::narrowest(centroids, block, &weight, 0.1 * energy);
+        let codebook = stored_centroids(centroids, block, &uses, to)?;
         let factors = match factors {
             Some(factors) => Some(factors.iter().map(|&f| to_f16(f)).collect::<Result<_>>()?),
             None => None,
@@ -468,10 +459,65 @@ impl Pq {
             block,
             k,
             codes,
-            codebook: Codebook::round(centroids, block, &weight, to, width)?,
+            codebook,
             row_scale: factors.map(|factors| RowScale { factors }),
         })
     }
+}
+
+/// The code of the nearest centroid (of `[k][block]`) for each block of a matrix, whose rows are first
+/// divided by their `factors`, if they have any: `[rows][blocks of a row]`.
+#[cfg(feature = "train")]
+pub(crate) fn nearest_codes(
+    (rows, cols): (usize, usize),
+    block: usize,
+    mut values: Vec<f32>,
+    factors: Option<&[f32]>,
+    centroids: &[f32],
+) -> Result<Vec<u8>> {
+    for (row, &factor) in values
+        .chunks_exact_mut(cols)
+        .zip(factors.unwrap_or_default())
+    {
+        if factor != 0.0 {
+            row.iter_mut().for_each(|value| *value /= factor);
+        }
+    }
+    let blocks = Blocks {
+        w: Matrix::new(&values, rows, cols)?,
+        b: block,
+        importance: None,
+        mass: Mass::One,
+    };
+    let mut codes = vec![0; blocks.len()];
+    assign(&blocks, centroids, &mut codes);
+    Ok(codes)
+}
+
+/// Trained centroids `[k][block]` as they are stored, each of which stands for `uses` blocks.
+///
+/// # Errors
+/// [`ErrorKind::Checkpoint`] if a value is not finite or does not fit f16.
+#[cfg(feature = "train")]
+pub(crate) fn stored_centroids(
+    centroids: &[f32],
+    block: usize,
+    uses: &[usize],
+    to: CentroidType,
+) -> Result<Codebook> {
+    if let Some(at) = centroids.iter().position(|c| !c.is_finite()) {
+        let message = format!("value {at} of the centroids is {}", centroids[at]);
+        return Err(Error::new(ErrorKind::Checkpoint, message));
+    }
+    let weight: Vec<f64> = (uses.iter())
+        .flat_map(|&uses| std::iter::repeat_n(uses as f64, block))
+        .collect();
+    let square = |(c, weight): (&f32, &f64)| weight * f64::from(*c).powi(2);
+    let energy: f64 = centroids.iter().zip(&weight).map(square).sum();
+    // What codes of a bit a weight leave is about 0.4 of what centroids hold; what they left here is not
+    // known any more.
+    let width = Width::narrowest(centroids, block, &weight, 0.1 * energy);
+    Codebook::round(centroids, block, &weight, to, width)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The encoder's forward pass in torch: BERT and RoBERTa with a classification head, as the runtime has
-//! them (`models/encoder`), over batches that are padded and masked.
+//! The encoder's forward pass in torch: BERT and RoBERTa with a classification head or pooling, as the
+//! runtime has them (`models/encoder`), over batches that are padded and masked.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::noise::Noise;
 use super::weights::Weights;
 use crate::error::Result;
-use crate::models::encoder::{Config, HiddenAct, Positions};
+use crate::models::encoder::{Config, HiddenAct, Pooling, Positions, Task};
 
 /// Texts of about one length, as token ids with padding.
 pub(super) struct Batch {
@@ -19,6 +19,8 @@ pub(super) struct Batch {
     positions: Tensor,
     /// `[texts, 1, 1, tokens]`: 0, and -infinity in padding; `None` if there is no padding.
     mask: Option<Tensor>,
+    /// `[texts, 1]`
+    lengths: Tensor,
     /// Numbers of the real tokens in `[texts * tokens]`.
     real: Tensor,
     /// `[texts]`
@@ -54,6 +56,7 @@ impl Batch {
             }
         }
         let labels: Vec<i64> = texts.iter().map(|text| text.label).collect();
+        let lengths: Vec<f32> = texts.iter().map(|text| text.ids.len() as f32).collect();
         let table = |values: &[i64]| Tensor::from_slice(values).view(size).to_device(device);
         let padded = real.len() < cells;
         Self {
@@ -64,6 +67,7 @@ impl Batch {
                 let mask = Tensor::from_slice(&mask).to_device(device);
                 mask.view([size[0], 1, 1, size[1]])
             }),
+            lengths: Tensor::from_slice(&lengths).view([-1, 1]).to_device(device),
             real: Tensor::from_slice(&real).to_device(device),
             labels: Tensor::from_slice(&labels).to_device(device),
         }
@@ -78,6 +82,38 @@ pub(super) struct Disturbance<'a> {
     pub(super) seen: &'a HashMap<String, Option<Tensor>>,
 }
 
+/// Rows rounded to 8 bits, each with a scale from its own maximum; the gradient is that of `x`.
+fn rounded(x: &Tensor) -> Tensor {
+    let rounded = tch::no_grad(|| {
+        let scale = x.abs().amax([-1], true) / 127.0;
+        let scale = scale.clamp_min(f64::from(f32::MIN_POSITIVE));
+        (x / &scale).round() * scale
+    });
+    x + (rounded - x).detach()
+}
+
+/// One vector for each text, of its tokens without padding.
+fn pooled(x: &Tensor, pooling: Pooling, batch: &Batch) -> Tensor {
+    // As `x` has it: `[texts, tokens, 1]`.
+    let padding = batch
+        .mask
+        .as_ref()
+        .map(|mask| mask.view([x.size()[0], -1, 1]));
+    match (pooling, padding) {
+        (Pooling::Cls, _) => x.select(1, 0),
+        (Pooling::Mean, None) => x.mean_dim([1i64].as_slice(), false, Kind::Float),
+        (Pooling::Mean, Some(padding)) => {
+            let real = padding.exp();
+            (x * real).sum_dim_intlist([1i64].as_slice(), false, Kind::Float) / &batch.lengths
+        }
+        (Pooling::Max, None) => x.amax([1], false),
+        (Pooling::Max, Some(padding)) => (x + padding).amax([1], false),
+    }
+}
+
+/// By the names of linear layers: `[columns]`, and a number of tokens.
+pub(super) type Inputs = HashMap<String, (Tensor, i64)>;
+
 /// A model in one forward pass.
 pub(super) struct Pass<'a> {
     pub(super) config: &'a Config,
@@ -88,14 +124,19 @@ pub(super) struct Pass<'a> {
     pub(super) dropout: f64,
     /// Layers that are skipped.
     pub(super) skipped: Vec<bool>,
-    /// Matrices with noise: layers that share weights see the same.
+    /// Whether inputs of linear layers and centroids are rounded as the runtime's mode `int8` does it.
+    pub(super) int8: bool,
+    /// For each linear layer the sum of the squares of each of its inputs, and over how many tokens; kept
+    /// where it is asked for.
+    pub(super) inputs: Option<RefCell<Inputs>>,
+    /// Matrices as they are used, with noise: layers that share weights see the same.
     pub(super) disturbed: RefCell<HashMap<String, Tensor>>,
 }
 
 /// What comes out.
 pub(super) struct Outputs {
-    /// `[texts, labels]`
-    pub(super) logits: Tensor,
+    /// Logits `[texts, labels]`, or vectors `[texts, hidden]` of an embedding model.
+    pub(super) answers: Tensor,
     /// Token vectors after the embeddings and after each layer, without padding: `[real tokens, hidden]`
     /// each. Empty unless asked for.
     pub(super) hidden: Vec<Tensor>,
@@ -111,6 +152,8 @@ impl<'a> Pass<'a> {
             noise: None,
             dropout: 0.0,
             skipped: vec![false; config.layers],
+            int8: false,
+            inputs: None,
             disturbed: RefCell::default(),
         }
     }
@@ -130,35 +173,49 @@ impl<'a> Pass<'a> {
                 hidden.push(rows.index_select(0, &batch.real));
             }
         };
-        let sum = self.rows("embeddings.token", &batch.ids)
-            + self.rows("embeddings.position", &batch.positions)
-            + self.rows("embeddings.type", &batch.types);
-        let mut x = self.drop(self.norm(&sum, "embeddings.norm"));
+        let sum = self.rows("embeddings.token", &batch.ids)?
+            + self.rows("embeddings.position", &batch.positions)?
+            + self.rows("embeddings.type", &batch.types)?;
+        let mut x = self.drop(self.norm(&sum, "embeddings.norm")?);
         keep(&x);
         for (layer, &of) in self.layer_of.iter().enumerate() {
             if !self.skipped[layer] {
-                x = self.layer(x, &format!("layers.{of}"), batch.mask.as_ref());
+                x = self.layer(x, &format!("layers.{of}"), batch.mask.as_ref())?;
             }
             keep(&x);
         }
-        let first = x.select(1, 0);
-        let dense = self.linear(&self.drop(first), "head.dense").tanh();
-        let logits = self.linear(&self.drop(dense), "head.labels");
-        Ok(Outputs { logits, hidden })
+        let answers = match self.config.task {
+            Task::Classification { .. } => {
+                let first = x.select(1, 0);
+                let dense = self.linear(&self.drop(first), "head.dense")?.tanh();
+                self.linear(&self.drop(dense), "head.labels")?
+            }
+            Task::Embedding { pooling, normalize } => {
+                let pooled = pooled(&x, pooling, batch);
+                match normalize {
+                    true => {
+                        let norm = pooled.norm_scalaropt_dim(2, [-1], true);
+                        pooled / norm.clamp_min(f64::from(f32::MIN_POSITIVE))
+                    }
+                    false => pooled,
+                }
+            }
+        };
+        Ok(Outputs { answers, hidden })
     }
 
-    fn layer(&self, x: Tensor, name: &str, mask: Option<&Tensor>) -> Tensor {
+    fn layer(&self, x: Tensor, name: &str, mask: Option<&Tensor>) -> Result<Tensor> {
         let name = |part: &str| format!("{name}.{part}");
         let (texts, tokens) = (x.size()[0], x.size()[1]);
         let heads = self.config.heads as i64;
-        let part = |of: &str| {
-            let all = self.linear(&x, &name(of));
-            all.view([texts, tokens, heads, -1]).transpose(1, 2)
+        let part = |of: &str| -> Result<Tensor> {
+            let all = self.linear(&x, &name(of))?;
+            Ok(all.view([texts, tokens, heads, -1]).transpose(1, 2))
         };
         let (query, key, value) = (
-            part("attention.query"),
-            part("attention.key"),
-            part("attention.value"),
+            part("attention.query")?,
+            part("attention.key")?,
+            part("attention.value")?,
         );
         let width = query.size()[3] as f64;
         let mut scores = query.matmul(&key.transpose(-2, -1)) / width.sqrt();
@@ -168,10 +225,10 @@ impl<'a> Pass<'a> {
         let shares = self.drop(scores.softmax(-1, Kind::Float));
         let mixed = shares.matmul(&value).transpose(1, 2).contiguous();
         let mixed = mixed.view([texts, tokens, -1]);
-        let attended = self.drop(self.linear(&mixed, &name("attention.output")));
-        let x = self.norm(&(x + attended), &name("attention.norm"));
-        let up = self.activation(self.linear(&x, &name("ffn.up")));
-        let down = self.drop(self.linear(&up, &name("ffn.down")));
+        let attended = self.drop(self.linear(&mixed, &name("attention.output"))?);
+        let x = self.norm(&(x + attended), &name("attention.norm"))?;
+        let up = self.activation(self.linear(&x, &name("ffn.up"))?);
+        let down = self.drop(self.linear(&up, &name("ffn.down"))?);
         self.norm(&(x + down), &name("ffn.norm"))
     }
 
@@ -184,22 +241,33 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn linear(&self, x: &Tensor, name: &str) -> Tensor {
-        let bias = self.weights.rows(&format!("{name}.bias"), None);
-        x.linear(&self.matrix(&format!("{name}.weight")), Some(&bias))
+    fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        let bias = self.weights.rows(&format!("{name}.bias"), None, false)?;
+        let name = format!("{name}.weight");
+        let weight = self.matrix(&name)?;
+        if let Some(inputs) = &self.inputs {
+            let rows = x.view([-1, x.size()[x.dim() - 1]]);
+            let squares = rows
+                .square()
+                .sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
+            let mut inputs = inputs.borrow_mut();
+            let zeros = || (squares.zeros_like(), 0);
+            let (sum, tokens) = inputs.entry(name).or_insert_with(zeros);
+            *sum += squares;
+            *tokens += rows.size()[0];
+        }
+        Ok(match self.int8 {
+            true => rounded(x).linear(&weight, Some(&bias)),
+            false => x.linear(&weight, Some(&bias)),
+        })
     }
 
-    fn norm(&self, x: &Tensor, name: &str) -> Tensor {
-        let [weight, bias] =
-            ["weight", "bias"].map(|part| self.weights.rows(&format!("{name}.{part}"), None));
+    fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        let vector = |part: &str| self.weights.rows(&format!("{name}.{part}"), None, false);
+        let (weight, bias) = (vector("weight")?, vector("bias")?);
         let size = [self.config.hidden as i64];
-        x.layer_norm(
-            size,
-            Some(&weight),
-            Some(&bias),
-            self.config.layer_norm_eps,
-            false,
-        )
+        let epsilon = self.config.layer_norm_eps;
+        Ok(x.layer_norm(size, Some(&weight), Some(&bias), epsilon, false))
     }
 
     fn drop(&self, x: Tensor) -> Tensor {
@@ -210,23 +278,24 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn matrix(&self, name: &str) -> Tensor {
+    fn matrix(&self, name: &str) -> Result<Tensor> {
         if let Some(matrix) = self.disturbed.borrow().get(name) {
-            return matrix.shallow_clone();
+            return Ok(matrix.shallow_clone());
         }
-        let matrix = self.with_noise(name, self.weights.rows(name, None), None);
+        let matrix = self.with_noise(name, self.weights.rows(name, None, self.int8)?, None);
         let copy = matrix.shallow_clone();
         self.disturbed.borrow_mut().insert(name.to_owned(), copy);
-        matrix
+        Ok(matrix)
     }
 
     /// Rows of a table: `[texts, tokens, columns]`. A row that occurs more than once has one noise.
-    fn rows(&self, name: &str, ids: &Tensor) -> Tensor {
+    fn rows(&self, name: &str, ids: &Tensor) -> Result<Tensor> {
         let size = ids.size();
         let (unique, places, _) = ids.view([-1]).internal_unique2(true, true, false);
-        let rows = self.with_noise(name, self.weights.rows(name, Some(&unique)), Some(&unique));
-        rows.index_select(0, &places.view([-1]))
-            .view([size[0], size[1], -1])
+        let rows = self.weights.rows(name, Some(&unique), self.int8)?;
+        let rows = self.with_noise(name, rows, Some(&unique));
+        let rows = rows.index_select(0, &places.view([-1]));
+        Ok(rows.view([size[0], size[1], -1]))
     }
 
     fn with_noise(&self, name: &str, rows: Tensor, ids: Option<&Tensor>) -> Tensor {

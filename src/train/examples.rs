@@ -20,7 +20,7 @@ pub(super) struct Division {
     pub(super) train: Vec<Example>,
     pub(super) validation: Vec<Example>,
     pub(super) test: Vec<Example>,
-    /// All labels of the training texts, sorted.
+    /// All labels of the training texts, sorted; none if there is no column of labels.
     pub(super) labels: Vec<String>,
     /// Sentences on what was found.
     pub(super) notes: Vec<String>,
@@ -33,7 +33,7 @@ impl Division {
         let columns = Columns {
             text: &data.text,
             text_b: data.text_b.as_deref(),
-            label: &data.label,
+            label: data.label.as_deref(),
         };
         let mut notes = Vec::new();
         let mut hashed = Vec::new();
@@ -88,16 +88,31 @@ impl Division {
             test,
             notes,
         };
-        division.check(&data.train)?;
+        if division.train.is_empty() {
+            let message = "no texts are left to train with";
+            return Err(Error::new(ErrorKind::Input, message).in_file(&data.train));
+        }
+        match data.label {
+            Some(_) => division.check(&data.train)?,
+            None => division.count(),
+        }
         Ok(division)
+    }
+
+    /// Notes how many texts there are, without labels.
+    fn count(&mut self) {
+        for (name, examples) in [
+            ("train", &self.train),
+            ("validation", &self.validation),
+            ("test", &self.test),
+        ] {
+            self.notes.push(format!("{name}: {} texts", examples.len()));
+        }
     }
 
     /// Settles labels; each must be learnt, and there must be two.
     fn check(&mut self, file: &Path) -> Result<()> {
         let wrong = |message: String| Err(Error::new(ErrorKind::Input, message).in_file(file));
-        if self.train.is_empty() {
-            return wrong("no texts are left to train with".into());
-        }
         self.labels = counts(&self.train).into_keys().map(str::to_owned).collect();
         if let [only] = &self.labels[..] {
             return wrong(format!("all training texts have the label {only:?}"));
@@ -150,7 +165,7 @@ fn shuffle<T>(values: &mut [T], rng: &mut Rng) {
     }
 }
 
-/// Token ids of examples, and how many texts were cut.
+/// Token ids of examples, and how many texts were cut. Without labels their numbers are 0.
 pub(super) fn tokenize(
     examples: &[Example],
     tokenizer: &Tokenizer,
@@ -168,7 +183,7 @@ pub(super) fn tokenize(
         Ok(Text {
             ids: encoded.ids,
             types: encoded.type_ids,
-            label: numbers[&*example.label],
+            label: numbers.get(&*example.label).copied().unwrap_or(0),
         })
     });
     let texts: Result<Vec<Text>> = texts.collect();

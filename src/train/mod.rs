@@ -1,15 +1,17 @@
 //! Training with quantization noise, iterative product quantization and distillation, in torch.
 //!
 //! After "Training with Quantization Noise for Extreme Model Compression" (Fan et al. 2020, arXiv
-//! 2004.07320). A [`Recipe`] (a TOML file) says which checkpoint is trained on which labelled texts, and
-//! in which stages: with noise on the weights ([`Noise`]), with codes and centroids in place of the
-//! weights of some groups, learning from labels or from a teacher. [`run`](run()) does that and writes a
-//! `.centroid` file, whose accuracy it measures with this crate's runtime.
+//! 2004.07320). A [`Recipe`] (a TOML file) says which checkpoint is trained on which texts, and in which
+//! stages: with noise on the weights ([`Noise`]), with codes and centroids in place of the
+//! weights of some groups, learning from labels or from a teacher. Texts with labels make a classifier;
+//! an embedding model learns from its teacher's vectors of any texts. [`run`](run()) does that and writes
+//! a `.centroid` file, which it measures with this crate's runtime.
 //!
 //! Needs libtorch 2.11: `tools/setup-train` fetches one. Nothing else in this crate does.
 
 mod encoder;
 mod examples;
+mod finish;
 mod log;
 mod noise;
 mod optimizer;
@@ -22,10 +24,11 @@ mod stage;
 mod state;
 mod weights;
 
+pub use finish::Tested;
 pub use noise::{Form, Noise, Range, Rate};
 pub use plot::plot;
 pub use recipe::{Data, Distill, Part, Recipe, Stage};
-pub use run::{Event, Finished, Outcome, Start, run};
+pub use run::{Event, Finished, Metric, Outcome, Start, run};
 
 use sha2::{Digest, Sha256};
 

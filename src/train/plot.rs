@@ -1,4 +1,4 @@
-//! A log as a picture: the loss, and the validation accuracy below it, stage by stage.
+//! A log as a picture: the loss, and below it accuracy or cosine in validation, stage by stage.
 
 use std::path::Path;
 
@@ -19,13 +19,16 @@ struct Line {
     loss: Option<f64>,
     epoch: Option<u64>,
     accuracy: Option<f64>,
+    cosine: Option<f64>,
 }
 
 /// Points of a log; the horizontal axis counts the steps of all stages.
 #[derive(Default)]
 struct Curves {
     loss: Vec<(f64, f64)>,
-    accuracy: Vec<(f64, f64)>,
+    /// Validation: accuracies, or cosines.
+    scores: Vec<(f64, f64)>,
+    of_cosines: bool,
     /// Where each stage begins, and its name.
     stages: Vec<(f64, String)>,
     steps: f64,
@@ -63,16 +66,18 @@ impl Curves {
                 within = 0;
                 curves.stages.push((before as f64, name));
             }
-            match (&*line.event, line.step, line.loss, line.accuracy) {
+            let score = line.accuracy.or(line.cosine);
+            match (&*line.event, line.step, line.loss, score) {
                 ("step", Some(step), Some(loss), _) => {
                     within = step;
                     curves.loss.push(((before + step) as f64, loss));
                     curves.steps = (before + line.of.unwrap_or(step)) as f64;
                 }
-                ("validation", _, _, Some(accuracy)) if line.epoch.is_some() => {
+                ("validation", _, _, Some(score)) if line.epoch.is_some() => {
                     // It comes after the step that ends the epoch; epoch 0 before the first.
                     let at = before + if line.epoch == Some(0) { 0 } else { within };
-                    curves.accuracy.push((at as f64, 100.0 * accuracy));
+                    curves.scores.push((at as f64, 100.0 * score));
+                    curves.of_cosines |= line.cosine.is_some();
                 }
                 _ => {}
             }
@@ -95,24 +100,15 @@ impl Curves {
             &self.loss,
             &BLUE,
         )?;
-        let least = self
-            .accuracy
-            .iter()
-            .map(|point| point.1)
-            .fold(100.0, f64::min);
-        let most = self
-            .accuracy
-            .iter()
-            .map(|point| point.1)
-            .fold(least, f64::max);
+        let scores = self.scores.iter().map(|point| point.1);
+        let least = scores.clone().fold(100.0, f64::min);
+        let most = scores.fold(least, f64::max);
         let range = (least - 1.0).floor()..(most + 1.0).ceil();
-        self.panel(
-            &lower,
-            "validation accuracy, %",
-            range,
-            &self.accuracy,
-            &RED,
-        )?;
+        let name = match self.of_cosines {
+            true => "validation cosine x 100",
+            false => "validation accuracy, %",
+        };
+        self.panel(&lower, name, range, &self.scores, &RED)?;
         area.present()?;
         Ok(())
     }
@@ -168,7 +164,7 @@ mod tests {
     fn steps_of_stages_follow_each_other() {
         let curves = Curves::read(LOG).unwrap();
         assert_eq!(curves.loss, [(10.0, 2.0), (20.0, 1.0), (30.0, 0.5)]);
-        assert_eq!(curves.accuracy, [(20.0, 50.0), (20.0, 25.0)]);
+        assert_eq!(curves.scores, [(20.0, 50.0), (20.0, 25.0)]);
         assert_eq!(curves.stages, [(0.0, "a".into()), (20.0, "b".into())]);
         assert_eq!(curves.steps, 50.0);
     }

@@ -72,8 +72,9 @@ pub struct Data {
     pub text: String,
     /// The column of the second text of pairs.
     pub text_b: Option<String>,
-    /// The column of the label.
-    pub label: String,
+    /// The column of the label. Without one the model is an embedding model, as its checkpoint says, and
+    /// learns from its teacher alone.
+    pub label: Option<String>,
     /// A file, or the share of the texts not in `test`.
     #[serde(default = "tenth_part")]
     pub validation: Part,
@@ -138,9 +139,22 @@ pub struct Stage {
     pub layer_drop: f64,
     /// Noise on weights that are not quantized yet.
     pub noise: Option<Noise>,
+    /// Weigh errors in K-means by the mean square of each input of the layer, on 256 of the training texts:
+    /// what counts is the error of its output (Stock et al. 2020, arXiv 1907.05686).
+    #[serde(default)]
+    pub weigh_inputs: bool,
+    /// Every so many steps each block gets the code of the centroid that is then nearest to its weight,
+    /// which goes on being trained beside the centroids (a straight-through estimator, as in van den Oord
+    /// et al. 2017, arXiv 1711.00937). Without it codes stay as they are.
+    pub reassign: Option<usize>,
+    /// Train with what the runtime's mode `int8` computes: the input of linear layers is rounded to 8
+    /// bits, each token with its own scale, and centroids as they are stored. Gradients are those without
+    /// rounding.
+    #[serde(default)]
+    pub int8: bool,
     /// Learning from the teacher.
     pub distill: Option<Distill>,
-    /// Stop after this many epochs without a better validation accuracy.
+    /// Stop after this many epochs without a better validation score.
     pub patience: Option<usize>,
 }
 
@@ -151,8 +165,11 @@ pub struct Stage {
 pub struct Distill {
     /// Of the cross-entropy with labels.
     pub labels: f64,
-    /// Of the divergence from the teacher's logits (Hinton et al. 2015, arXiv 1503.02531).
-    pub logits: f64,
+    /// Of the divergence from the teacher's logits (Hinton et al. 2015, arXiv 1503.02531); 1 unless given,
+    /// for a model with labels.
+    pub logits: Option<f64>,
+    /// Of 1 less the cosine of the text's vector and the teacher's; 1 unless given, for an embedding model.
+    pub embedding: Option<f64>,
     /// Divides the logits of both.
     pub temperature: f64,
     /// Of the mean squared error of token vectors, after the embeddings and after each layer.
@@ -166,7 +183,8 @@ impl Default for Distill {
     fn default() -> Self {
         Self {
             labels: 0.0,
-            logits: 1.0,
+            logits: None,
+            embedding: None,
             temperature: 1.0,
             hidden: 1.0,
             layers: None,
@@ -261,6 +279,20 @@ impl Recipe {
         Ok(plan)
     }
 
+    /// The part of the teacher's logits in a loss.
+    pub(super) fn of_logits(&self, distill: &Distill) -> f64 {
+        let labelled = self.data.label.is_some();
+        distill.logits.unwrap_or(if labelled { 1.0 } else { 0.0 })
+    }
+
+    /// The part of the teacher's vectors in a loss.
+    pub(super) fn of_embedding(&self, distill: &Distill) -> f64 {
+        let labelled = self.data.label.is_some();
+        distill
+            .embedding
+            .unwrap_or(if labelled { 0.0 } else { 1.0 })
+    }
+
     fn check(&self) -> Result<()> {
         let ensure = |holds: bool, message: &str| match holds {
             true => Ok(()),
@@ -275,6 +307,10 @@ impl Recipe {
         ensure(self.threads != Some(0), "threads is at least 1")?;
         ensure(below_one(self.dropout), "dropout is from 0 to below 1")?;
         ensure(!self.stages.is_empty(), "there is no [[stage]]")?;
+        ensure(
+            self.data.label.is_some() || self.teacher.is_some(),
+            "without data.label a teacher is needed",
+        )?;
         for (name, part) in [
             ("validation", &self.data.validation),
             ("test", &self.data.test),
@@ -316,6 +352,7 @@ impl Recipe {
             ("clip", positive(stage.clip)),
             ("layer-drop", below_one(stage.layer_drop)),
             ("patience", stage.patience != Some(0)),
+            ("reassign", stage.reassign != Some(0)),
         ] {
             if !right {
                 return Err(config(format!("{name} is out of range")));
@@ -333,15 +370,35 @@ impl Recipe {
         if let Some(noise) = &stage.noise {
             noise.check()?;
         }
+        if self.data.label.is_none() && stage.distill.is_none() && stage.epochs > 0 {
+            return Err(config(
+                "without data.label there is nothing to learn but distill".into(),
+            ));
+        }
         if let Some(distill) = &stage.distill {
             if self.teacher.is_none() {
                 return Err(config("distill needs a teacher".into()));
             }
-            let parts = [distill.labels, distill.logits, distill.hidden];
+            let wrong = match self.data.label {
+                Some(_) => distill
+                    .embedding
+                    .map(|_| "embedding is for models without labels"),
+                None if distill.labels != 0.0 => Some("labels: the data have none"),
+                None => distill.logits.map(|_| "logits are of models with labels"),
+            };
+            if let Some(wrong) = wrong {
+                return Err(config(format!("distill.{wrong}")));
+            }
+            let parts = [
+                distill.labels,
+                self.of_logits(distill),
+                self.of_embedding(distill),
+                distill.hidden,
+            ];
             if !parts.iter().all(|&part| not_negative(part))
                 || parts.iter().all(|&part| part == 0.0)
             {
-                let message = "distill: labels, logits and hidden are not negative, and not all 0";
+                let message = "distill: parts are not negative, and not all 0";
                 return Err(config(message.into()));
             }
             if !positive(distill.temperature) {

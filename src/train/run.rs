@@ -1,5 +1,6 @@
 //! A run from a recipe to an artifact.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,24 +9,24 @@ use serde_json::json;
 use tch::Tensor;
 
 use super::examples::batches;
+use super::finish::Tested;
 use super::log::Log;
 use super::mix;
 use super::optimizer::AdamW;
 use super::recipe::{Recipe, Stage};
-use super::runtime::Runtime;
 use super::setup::{Paths, Run, device, remove};
 use super::stage::{Clock, Model, Seen, Steps, Taken};
 use super::state::{NewState, Place, State};
-use crate::artifact::write_file;
 use crate::convert::{PlannedTensor, Report};
-use crate::data::Scores;
-use crate::error::{Error, ErrorKind, Result};
-use crate::nn::Mode;
+use crate::error::{Error, Result};
 
 /// Steps between two lines of the log.
 const LOGGED: usize = 10;
 /// Texts of a batch where nothing is learnt.
-const SCORED: usize = 64;
+pub(super) const SCORED: usize = 64;
+
+/// Texts whose token vectors say which inputs of a layer count.
+const WEIGHED: usize = 256;
 
 /// What to do about what an earlier run left in the output directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +58,36 @@ pub enum Event<'a> {
         /// Mean over the step's texts.
         loss: f64,
     },
-    /// The accuracy on the validation texts, of torch.
+    /// How good torch is on the validation texts.
     Validation {
         /// The stage's name.
         stage: &'a str,
         /// Epochs of the stage so far.
         epoch: usize,
-        /// Share of right answers.
-        accuracy: f64,
+        /// What is measured.
+        metric: Metric,
+        /// Its value.
+        score: f64,
     },
+}
+
+/// How good a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// A classifier's share of right answers.
+    Accuracy,
+    /// The mean cosine of an embedding model's vectors to the teacher's.
+    Cosine,
+}
+
+impl Metric {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::Cosine => "cosine",
+        }
+    }
 }
 
 /// How a run ended.
@@ -86,11 +108,9 @@ pub struct Finished {
     pub artifact: PathBuf,
     /// Sizes, and the errors of tensors that were quantized after training.
     pub report: Report,
-    /// Answers of the runtime to the test texts, in the mode `int8`.
-    pub int8: Scores,
-    /// The same in the mode `exact`.
-    pub exact: Scores,
-    /// Where the weights are, if they are not quantized.
+    /// What the runtime made of the test texts.
+    pub tested: Tested,
+    /// Where a classifier's weights are, if they are not quantized.
     pub checkpoint: Option<PathBuf>,
 }
 
@@ -136,36 +156,41 @@ pub fn run(
 }
 
 /// Who has to know what happens.
-struct Watch<'a> {
-    paths: Paths,
-    log: Log,
+pub(super) struct Watch<'a> {
+    pub(super) paths: Paths,
+    pub(super) log: Log,
     stop: &'a AtomicBool,
     report: &'a mut dyn FnMut(Event<'_>),
 }
 
 impl Watch<'_> {
-    fn note(&mut self, sentence: &str) {
+    pub(super) fn note(&mut self, sentence: &str) {
         (self.report)(Event::Note(sentence));
     }
 
-    fn validation(&mut self, stage: &str, epoch: usize, accuracy: f64) -> Result<()> {
+    fn validation(&mut self, stage: &str, epoch: usize, metric: Metric, score: f64) -> Result<()> {
         (self.report)(Event::Validation {
             stage,
             epoch,
-            accuracy,
+            metric,
+            score,
         });
         let line = json!({"event": "validation", "stage": stage, "epoch": epoch,
-            "accuracy": accuracy});
+            metric.name(): score});
         self.log.line(&line)
     }
 }
+
+/// Names, shapes and codes of matrices.
+type Codes = Vec<(String, [usize; 2], Vec<u8>)>;
 
 /// A stage in work.
 struct Work {
     optimizer: AdamW,
     seen: Seen,
-    /// The weights that were best in validation.
+    /// The weights that were best in validation, and the codes.
     best: Vec<(String, Tensor)>,
+    best_codes: Codes,
     place: Place,
 }
 
@@ -175,6 +200,7 @@ impl Work {
             optimizer: AdamW::new(model.weights.parameters()),
             seen: Seen::new(),
             best: Vec::new(),
+            best_codes: Vec::new(),
             place: Place {
                 stage,
                 ..Place::default()
@@ -205,6 +231,14 @@ impl Work {
                 work.best.push((name, tensor));
             }
         }
+        if !work.best.is_empty() {
+            for (name, shape, _) in model.weights.codes() {
+                let codes = state
+                    .codes(&format!("best_codes/{name}"))
+                    .unwrap_or_default();
+                work.best_codes.push((name, shape, codes.to_vec()));
+            }
+        }
         work.place = state.place.clone();
         Ok(work)
     }
@@ -222,7 +256,8 @@ impl Work {
         for (name, tensor) in &self.best {
             state.values(format!("best/{name}"), tensor);
         }
-        state.codes(model.weights.codes());
+        state.codes("codes", model.weights.codes());
+        state.codes("best_codes", self.best_codes.clone());
         state.write(path, &self.place, digest)
     }
 }
@@ -240,10 +275,12 @@ impl Run<'_> {
             let work = match state.take() {
                 Some(state) => {
                     self.restore(&state)?;
+                    self.model.weights.keep_latent(stage.reassign.is_some())?;
                     Work::restored(stage, &self.model, &state)?
                 }
                 None => {
                     self.quantize(stage, watch)?;
+                    self.model.weights.keep_latent(stage.reassign.is_some())?;
                     Work::new(number, &self.model)
                 }
             };
@@ -263,29 +300,47 @@ impl Run<'_> {
         let names: Vec<String> = (model.weights.to_quantize(Some(&stage.quantize)))
             .map(str::to_owned)
             .collect();
+        let squares = match stage.weigh_inputs {
+            true => model.mean_squares(&self.train[..WEIGHED.min(self.train.len())])?,
+            false => HashMap::new(),
+        };
         for name in names {
-            let error = model.weights.quantize(&name, self.recipe.seed, &|_| ())?;
+            let how = (
+                squares.get(&name).map(Vec::as_slice),
+                stage.reassign.is_some(),
+            );
+            let error = model
+                .weights
+                .quantize(&name, self.recipe.seed, how, &|_| ())?;
             watch.note(&format!("{name}: quantized, relative error {error:.3}"));
             let line = json!({"event": "quantized", "stage": stage.name, "tensor": name,
                 "relative_error": error});
             watch.log.line(&line)?;
         }
         match self.validate()? {
-            Some(accuracy) => watch.validation(&stage.name, 0, accuracy),
+            Some(score) => watch.validation(&stage.name, 0, self.metric(), score),
             None => Ok(()),
         }
     }
 
-    /// Accuracy on the validation texts, if there are any.
+    /// How good the model is on the validation texts, if there are any.
     fn validate(&self) -> Result<Option<f64>> {
-        match self.validation.is_empty() {
-            true => Ok(None),
-            false => Ok(Some(self.model.score(&self.validation, SCORED)?.accuracy())),
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        let taught = self.taught.as_ref().map(|[validation, _]| &validation[..]);
+        self.model.score(&self.validation, taught, SCORED).map(Some)
+    }
+
+    pub(super) fn metric(&self) -> Metric {
+        match self.taught {
+            None => Metric::Accuracy,
+            Some(_) => Metric::Cosine,
         }
     }
 
     /// Whether the stage is done; else it was asked to stop.
-    fn stage(&self, stage: &Stage, mut work: Work, watch: &mut Watch<'_>) -> Result<bool> {
+    fn stage(&mut self, stage: &Stage, mut work: Work, watch: &mut Watch<'_>) -> Result<bool> {
         let (recipe, each) = (self.recipe, self.steps_of_epoch());
         let number = work.place.stage;
         let steps = stage.epochs * each;
@@ -311,15 +366,24 @@ impl Run<'_> {
             let (optimizer, seen) = (&mut work.optimizer, &mut work.seen);
             let taken = context.take(&self.model, optimizer, seen, clock, &order[step % each])?;
             work.place.step += 1;
+            if let Some(each) = stage.reassign
+                && work.place.step.is_multiple_of(each)
+            {
+                let share = self.model.weights.reassign()?;
+                let line = json!({"event": "reassigned", "stage": stage.name,
+                    "step": work.place.step, "share": share});
+                watch.log.line(&line)?;
+            }
             work.place.optimizer_steps = work.optimizer.steps;
             self.tell(stage, &work.place, taken, watch)?;
 
             let ends = work.place.step.is_multiple_of(each);
-            if ends && let Some(accuracy) = self.validate()? {
-                watch.validation(&stage.name, epoch + 1, accuracy)?;
-                if work.place.best.is_none_or(|(best, _)| accuracy > best) {
-                    work.place.best = Some((accuracy, epoch + 1));
+            if ends && let Some(score) = self.validate()? {
+                watch.validation(&stage.name, epoch + 1, self.metric(), score)?;
+                if work.place.best.is_none_or(|(best, _)| score > best) {
+                    work.place.best = Some((score, epoch + 1));
                     work.best = work.optimizer.weights();
+                    work.best_codes = self.model.weights.codes();
                 }
             }
             let stopped = watch.stop.load(Ordering::Relaxed);
@@ -339,6 +403,7 @@ impl Run<'_> {
         }
         if !work.best.is_empty() {
             work.optimizer.set_weights(&work.best);
+            self.model.weights.set_codes(&work.best_codes);
         }
         Ok(true)
     }
@@ -380,92 +445,13 @@ impl Run<'_> {
         let names: Vec<&str> = state.names("codes/").collect();
         for name in names {
             let values = |part: &str| state.values(&format!("weights/{name}:{part}"));
-            let codes = state.codes(name).unwrap_or_default();
+            let codes = state.codes(&format!("codes/{name}")).unwrap_or_default();
             let centroids = values("centroids").unwrap_or_default();
             self.model
                 .weights
                 .restore(name, codes, centroids, values("factors"))?;
         }
         Ok(())
-    }
-
-    /// Writes the artifact, and measures it with the runtime.
-    fn finish(self, watch: &mut Watch<'_>) -> Result<Box<Finished>> {
-        let mut checkpoint = None;
-        let shares = self.recipe.share > 1;
-        if let Some(values) = self.model.weights.values()
-            && !shares
-        {
-            self.model.base.save(&watch.paths.checkpoint, &values)?;
-            checkpoint = Some(watch.paths.checkpoint.clone());
-        }
-        let logits = self.model.logits(&self.validation, SCORED)?;
-        let trained = self.model.weights.trained()?;
-        let provenance = vec![
-            ("training".into(), summary(self.recipe)),
-            ("training_recipe_sha256".into(), self.recipe.digest.clone()),
-            ("training_data_sha256".into(), self.data_digest.clone()),
-        ];
-        let mut conversion = self.model.base.finish(trained, provenance);
-        let (bytes, _) = conversion.to_bytes(&|_| ())?;
-        let runtime = Runtime {
-            bytes,
-            limit: self.limit,
-        };
-        let difference = runtime.difference(&self.validation, &logits)?;
-        let [(int8, by_int8), (exact, by_exact)] = [
-            runtime.score(Mode::Int8, &self.test)?,
-            runtime.score(Mode::Exact, &self.test)?,
-        ];
-        let mut answers = Vec::new();
-        for ((example, int8), exact) in self.test.iter().zip(&by_int8).zip(&by_exact) {
-            let line = json!({"line": example.line, "label": example.label, "int8": int8,
-                "exact": exact});
-            answers.extend(format!("{line}\n").into_bytes());
-        }
-        write_file(&watch.paths.answers, &answers, true)?;
-        if int8.examples() > 0 {
-            conversion.add_provenance(
-                "test",
-                format!(
-                    "{} texts; accuracy {:.4} (int8), {:.4} (exact); always the same answer: {:.4}",
-                    int8.examples(),
-                    int8.accuracy(),
-                    exact.accuracy(),
-                    int8.majority().1
-                ),
-            );
-        }
-        let written = conversion.write(&watch.paths.artifact, true, &|_| ())?;
-        for (mode, scores, difference) in [
-            ("int8", &int8, difference[0]),
-            ("exact", &exact, difference[1]),
-        ] {
-            watch.log.line(
-                &json!({"event": "test", "mode": mode, "n": scores.examples(),
-                "accuracy": scores.accuracy(), "macro_f1": scores.macro_f1(),
-                "majority": scores.majority().1, "largest_difference": difference,
-                "file_bytes": written.file_bytes, "weight_bytes": written.weight_bytes}),
-            )?;
-            watch.note(&format!(
-                "{mode}: logits of the runtime differ from torch's by at most {difference:.4} on the validation texts"
-            ));
-        }
-        let picture = watch.paths.log.with_extension("svg");
-        match super::plot(&watch.paths.log, &picture) {
-            // A run without steps has nothing to show.
-            Err(e) if e.kind() != ErrorKind::Input => return Err(e),
-            _ => {}
-        }
-        // Last: while it is there, the run can go on.
-        remove(&watch.paths.state)?;
-        Ok(Box::new(Finished {
-            artifact: watch.paths.artifact.clone(),
-            report: written,
-            int8,
-            exact,
-            checkpoint,
-        }))
     }
 }
 
@@ -478,22 +464,4 @@ impl Stage {
             _ => false,
         }
     }
-}
-
-/// The stages in a line.
-fn summary(recipe: &Recipe) -> String {
-    let stages = recipe.stages.iter().map(|stage| {
-        let mut parts = vec![format!("{} epochs", stage.epochs)];
-        if let Some(noise) = &stage.noise {
-            parts.push(format!("noise {:?} {:?}", noise.form, noise.rate).to_lowercase());
-        }
-        if !stage.quantize.is_empty() {
-            parts.push(format!("codes for {}", stage.quantize.join(" ")));
-        }
-        if stage.distill.is_some() {
-            parts.push("distilled".into());
-        }
-        format!("{}: {}", stage.name, parts.join(", "))
-    });
-    stages.collect::<Vec<_>>().join("; ")
 }

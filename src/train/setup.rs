@@ -10,7 +10,7 @@ use super::encoder::Text;
 use super::examples::{Division, tokenize};
 use super::noise::Noise;
 use super::recipe::{Recipe, Stage};
-use super::run::{Event, Start};
+use super::run::{Event, SCORED, Start};
 use super::stage::{Model, taught_by};
 use super::weights::Weights;
 use crate::artifact::Scheme;
@@ -18,6 +18,7 @@ use crate::convert::ConvertOptions;
 use crate::convert::trained::Base;
 use crate::data::Example;
 use crate::error::{Error, ErrorKind, Result};
+use crate::models::encoder::Task;
 
 pub(super) fn device(name: &str) -> Result<Device> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
@@ -89,6 +90,8 @@ pub(super) struct Run<'a> {
     pub(super) teacher: Option<Model>,
     pub(super) train: Vec<Text>,
     pub(super) validation: Vec<Text>,
+    /// Vectors of the validation texts and the test texts, where they are what is learnt.
+    pub(super) taught: Option<[Vec<Vec<f32>>; 2]>,
     pub(super) test: Vec<Example>,
     pub(super) limit: usize,
     /// Of everything that decides the result.
@@ -110,7 +113,10 @@ impl<'a> Run<'a> {
             ..ConvertOptions::default()
         };
         let load = |directory: &Path, options: &ConvertOptions| -> Result<Model> {
-            let base = Base::classifier(directory, options, &division.labels)?;
+            let base = match recipe.data.label {
+                Some(_) => Base::classifier(directory, options, &division.labels)?,
+                None => Base::embedder(directory, options)?,
+            };
             Ok(Model {
                 weights: Weights::load(&base, recipe.seed, device)?,
                 base,
@@ -163,9 +169,22 @@ impl<'a> Run<'a> {
             model.base.source_digest(),
             taught,
         ];
+        let train = texts(&division.train, "train")?;
+        let validation = texts(&division.validation, "validation")?;
+        let taught = match (&teacher, &recipe.data.label) {
+            (Some(teacher), None) => {
+                let test = texts(&division.test, "test")?;
+                Some([
+                    teacher.answers(&validation, SCORED)?,
+                    teacher.answers(&test, SCORED)?,
+                ])
+            }
+            _ => None,
+        };
         Ok(Self {
-            train: texts(&division.train, "train")?,
-            validation: texts(&division.validation, "validation")?,
+            train,
+            validation,
+            taught,
             digest: super::digest(parts.concat().as_bytes()),
             data_digest: division.digest,
             test: division.test,
@@ -187,7 +206,12 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 fn fits(teacher: &Model, model: &Model) -> Result<()> {
     let wrong = |message: &str| Err(Error::new(ErrorKind::Checkpoint, message));
-    if teacher.base.has_new_head() {
+    if let Task::Embedding { .. } = model.base.config().task {
+        let [own, taught] = [model, teacher].map(|model| model.base.config().hidden);
+        if own != taught {
+            return wrong("the teacher's vectors have another length than the model's");
+        }
+    } else if teacher.base.has_new_head() {
         return wrong(
             "the teacher has no head for the labels of the data: it has to be fine-tuned first",
         );

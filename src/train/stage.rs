@@ -1,5 +1,6 @@
 //! Steps of a stage.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use tch::{Device, Kind, Reduction, Tensor};
@@ -37,30 +38,72 @@ impl Model {
         tch::no_grad(|| self.pass().run(batch, with_hidden))
     }
 
-    /// Logits of all texts, `[texts][labels]`.
-    pub(super) fn logits(&self, texts: &[Text], size: usize) -> Result<Vec<Vec<f32>>> {
-        let mut logits = vec![Vec::new(); texts.len()];
-        for numbers in super::examples::by_length(texts, size) {
-            let outputs = self.outputs(&self.batch(texts, &numbers), false)?;
-            let values = super::weights::to_vec(&outputs.logits);
-            let of_texts = values.chunks_exact(values.len() / numbers.len());
-            for (number, values) in numbers.into_iter().zip(of_texts) {
-                logits[number] = values.to_vec();
-            }
+    /// The mean square of each input of each linear layer, on some texts: `[columns]` by the weights' names.
+    pub(super) fn mean_squares(&self, texts: &[Text]) -> Result<HashMap<String, Vec<f32>>> {
+        let pass = Pass {
+            inputs: Some(RefCell::default()),
+            ..self.pass()
+        };
+        // One by one: padding counts for nothing.
+        for number in 0..texts.len() {
+            let batch = self.batch(texts, &[number]);
+            tch::no_grad(|| pass.run(&batch, false))?;
         }
-        Ok(logits)
+        let inputs = pass.inputs.unwrap_or_default().into_inner();
+        let mean = |(sum, tokens): (Tensor, i64)| super::weights::to_vec(&(sum / tokens as f64));
+        let means = inputs.into_iter().map(|(name, of)| (name, mean(of)));
+        Ok(means.collect())
     }
 
-    pub(super) fn score(&self, texts: &[Text], size: usize) -> Result<Scores> {
+    /// Logits or vectors of all texts, `[texts][labels or hidden]`.
+    pub(super) fn answers(&self, texts: &[Text], size: usize) -> Result<Vec<Vec<f32>>> {
+        let mut answers = vec![Vec::new(); texts.len()];
+        for numbers in super::examples::by_length(texts, size) {
+            let outputs = self.outputs(&self.batch(texts, &numbers), false)?;
+            let values = super::weights::to_vec(&outputs.answers);
+            let of_texts = values.chunks_exact(values.len() / numbers.len());
+            for (number, values) in numbers.into_iter().zip(of_texts) {
+                answers[number] = values.to_vec();
+            }
+        }
+        Ok(answers)
+    }
+
+    /// How good it is on some texts: the share of right answers, or the mean cosine of its vectors to what
+    /// a teacher `taught`.
+    pub(super) fn score(
+        &self,
+        texts: &[Text],
+        taught: Option<&[Vec<f32>]>,
+        size: usize,
+    ) -> Result<f64> {
+        let answers = self.answers(texts, size)?;
+        if let Some(taught) = taught {
+            let cosines = answers
+                .iter()
+                .zip(taught)
+                .map(|(own, taught)| cosine(own, taught));
+            return Ok(cosines.sum::<f64>() / texts.len().max(1) as f64);
+        }
         let mut scores = Scores::new(self.base.labels());
-        for (text, logits) in texts.iter().zip(self.logits(texts, size)?) {
+        for (text, logits) in texts.iter().zip(answers) {
             let best = (0..logits.len())
                 .rev()
                 .max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
             scores.add(text.label as usize, best.unwrap_or(0));
         }
-        Ok(scores)
+        Ok(scores.accuracy())
     }
+}
+
+/// Of the angle between two vectors; 0 if one is 0.
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| {
+        let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
+        products.sum::<f64>()
+    };
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }
 
 /// Where learning rates and noise are in a stage.
@@ -137,6 +180,7 @@ impl Steps<'_> {
             noise,
             dropout: self.recipe.dropout,
             skipped,
+            int8: self.stage.int8,
             ..model.pass()
         };
         optimizer.forget();
@@ -187,18 +231,24 @@ impl Steps<'_> {
             logits.cross_entropy_loss(&batch.labels, None::<Tensor>, Reduction::Mean, -100, 0.0)
         };
         let (Some(distill), Some(teacher)) = (&self.stage.distill, self.teacher) else {
-            return Ok(by_labels(&pass.run(batch, false)?.logits));
+            return Ok(by_labels(&pass.run(batch, false)?.answers));
         };
         let with_hidden = distill.hidden > 0.0;
         let taught = teacher.outputs(batch, with_hidden)?;
         let outputs = pass.run(batch, with_hidden)?;
-        let mut loss = Tensor::from(0f32).to_device(outputs.logits.device());
+        let mut loss = Tensor::from(0f32).to_device(outputs.answers.device());
         if distill.labels > 0.0 {
-            loss += by_labels(&outputs.logits) * distill.labels;
+            loss += by_labels(&outputs.answers) * distill.labels;
         }
-        if distill.logits > 0.0 {
-            loss +=
-                divergence(&outputs.logits, &taught.logits, distill.temperature) * distill.logits;
+        let (own, by_teacher) = (&outputs.answers, &taught.answers);
+        let of_logits = self.recipe.of_logits(distill);
+        if of_logits > 0.0 {
+            loss += divergence(own, by_teacher, distill.temperature) * of_logits;
+        }
+        let of_embedding = self.recipe.of_embedding(distill);
+        if of_embedding > 0.0 {
+            let cosines = Tensor::cosine_similarity(own, by_teacher, -1, 1e-8);
+            loss += (1.0 - cosines.mean(Kind::Float)) * of_embedding;
         }
         if with_hidden {
             let layers = taught_by(distill, outputs.hidden.len(), taught.hidden.len())?;

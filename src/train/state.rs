@@ -49,8 +49,10 @@ impl NewState {
         self.values.push((name, shape, to_vec(tensor)));
     }
 
-    pub(super) fn codes(&mut self, codes: Vec<(String, [usize; 2], Vec<u8>)>) {
-        self.codes = codes;
+    /// Codes of matrices, by what they are and the matrix's name.
+    pub(super) fn codes(&mut self, what: &str, codes: Vec<(String, [usize; 2], Vec<u8>)>) {
+        let named = |(name, shape, codes)| (format!("{what}/{name}"), shape, codes);
+        self.codes.extend(codes.into_iter().map(named));
     }
 
     /// Writes by way of a temporary file: whoever stops the process leaves the last state or this one.
@@ -60,7 +62,7 @@ impl NewState {
             views.push((name.clone(), Values::new(values, shape)));
         }
         for (name, shape, codes) in &self.codes {
-            views.push((format!("codes/{name}"), Values::codes(codes, shape)));
+            views.push((name.clone(), Values::codes(codes, shape)));
         }
         let mut metadata = HashMap::from([
             ("stage".into(), place.stage.to_string()),
@@ -153,7 +155,7 @@ impl State {
     }
 
     pub(super) fn codes(&self, name: &str) -> Option<&[u8]> {
-        match self.tensors.get(&format!("codes/{name}"))? {
+        match self.tensors.get(name)? {
             Saved::Codes(codes) => Some(codes),
             Saved::Values(..) => None,
         }
@@ -173,7 +175,8 @@ mod tests {
             "mean/a".into(),
             &Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]),
         );
-        new.codes(vec![("b".into(), [1, 3], vec![7, 8, 9])]);
+        new.codes("codes", vec![("b".into(), [1, 3], vec![7, 8, 9])]);
+        new.codes("best_codes", vec![("b".into(), [1, 3], vec![7, 8, 6])]);
         for best in [None, Some((0.1 + 0.2, 3))] {
             let place = Place {
                 stage: 1,
@@ -187,7 +190,8 @@ mod tests {
             assert_eq!(state.place, place);
             assert_eq!(state.values("mean/a").unwrap(), [1.0, 2.0, 3.0, 4.0]);
             assert_eq!(state.tensor("mean/a").unwrap().size(), [2, 2]);
-            assert_eq!(state.codes("b").unwrap(), [7, 8, 9]);
+            assert_eq!(state.codes("codes/b").unwrap(), [7, 8, 9]);
+            assert_eq!(state.codes("best_codes/b").unwrap(), [7, 8, 6]);
             assert_eq!(state.names("mean/").collect::<Vec<_>>(), ["a"]);
         }
         let error = State::read(&path, "other").map(|_| ()).unwrap_err();

@@ -8,9 +8,10 @@ use super::mix;
 use crate::convert::trained::{Base, Trained};
 use crate::convert::{GroupPlan, PlannedTensor};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels;
 use crate::quant::pq::{self, Pq, PqOptions};
 use crate::quant::rng::Rng;
-use crate::quant::{CentroidType, Matrix};
+use crate::quant::{CentroidType, Codebook, Matrix};
 
 /// The deviation of new weights, as in BERT.
 const NEW: f32 = 0.02;
@@ -53,6 +54,9 @@ pub(super) struct Coded {
     /// Blocks of each centroid, at least 1: `[k, 1]`
     counts: Tensor,
     centroid_type: CentroidType,
+    /// `[rows, columns]`: weights that go on being trained, though the model computes with centroids; now
+    /// and then each block gets the centroid nearest to them.
+    latent: Option<Tensor>,
 }
 
 impl Coded {
@@ -78,6 +82,7 @@ impl Coded {
             factors,
             counts: counts.clamp_min(1.0).view([k, 1]),
             centroid_type,
+            latent: None,
         }
     }
 
@@ -120,20 +125,84 @@ impl Coded {
         bytes
     }
 
-    /// The rows `ids`, or all of them: `[rows, columns]`.
-    fn rows(&self, ids: Option<&Tensor>) -> Tensor {
+    /// Gives each block the centroid nearest to its latent weights. Returns how many changed.
+    fn reassign(&mut self) -> Result<usize> {
+        let Some(latent) = &self.latent else {
+            return Ok(0);
+        };
+        let factors = self.factors.as_ref().map(to_vec);
+        let codes = pq::nearest_codes(
+            (self.rows as usize, self.columns as usize),
+            self.block as usize,
+            to_vec(latent),
+            factors.as_deref(),
+            &to_vec(&self.centroids),
+        )?;
+        let changed = codes.iter().zip(self.bytes()).filter(|(a, b)| **a != *b);
+        let changed = changed.count();
+        self.set_codes(&codes);
+        Ok(changed)
+    }
+
+    /// Where they are: the optimizer knows the numbers of blocks, too.
+    fn set_codes(&mut self, codes: &[u8]) {
+        let wide: Vec<i64> = codes.iter().map(|&code| i64::from(code)).collect();
+        let codes = Tensor::from_slice(&wide);
+        let counts = codes.bincount(None::<Tensor>, self.counts.size()[0]);
+        let counts = counts.to_kind(Kind::Float).clamp_min(1.0);
+        self.counts.copy_(&counts.view_as(&self.counts));
+        self.codes.copy_(&codes.view_as(&self.codes));
+    }
+
+    /// Centroids as they will be stored and, in linear layers, as the runtime's mode `int8` rounds them; the
+    /// gradient is that of what is trained.
+    ///
+    /// # Errors
+    /// If they cannot be stored.
+    fn stored_centroids(&self, table: bool) -> Result<Tensor> {
+        let block = self.block as usize;
+        let uses: Vec<usize> = to_vec(&self.counts).iter().map(|&n| n as usize).collect();
+        let stored =
+            pq::stored_centroids(&to_vec(&self.centroids), block, &uses, self.centroid_type)?;
+        let stored = match &stored {
+            Codebook::F16(values) if !table => {
+                let rounded = kernels::Codebook::from_f16(values, block);
+                let values = rounded.int8[..values.len()].iter();
+                values.map(|&v| f32::from(v) * rounded.int8_scale).collect()
+            }
+            stored => stored.decode(),
+        };
+        let stored = Tensor::from_slice(&stored).view_as(&self.centroids);
+        let stored = stored.to_device(self.centroids.device());
+        Ok(&self.centroids + (stored - &self.centroids).detach())
+    }
+
+    /// The rows `ids`, or all of them: `[rows, columns]`; as they will be stored, or as they are trained.
+    fn rows(&self, ids: Option<&Tensor>, stored: bool) -> Result<Tensor> {
+        let centroids = match stored {
+            true => self.stored_centroids(ids.is_some())?,
+            false => self.centroids.shallow_clone(),
+        };
         let select = |of: &Tensor| match ids {
             Some(ids) => of.index_select(0, ids),
             None => of.shallow_clone(),
         };
         let codes = select(&self.codes);
         let rows = codes.size()[0];
-        let blocks = Tensor::embedding(&self.centroids, &codes.view([-1]), -1, false, false);
+        let blocks = Tensor::embedding(&centroids, &codes.view([-1]), -1, false, false);
         let matrix = blocks.view([rows, -1]).narrow(1, 0, self.columns);
-        match &self.factors {
+        let matrix = match &self.factors {
             Some(factors) => matrix * select(factors),
             None => matrix,
-        }
+        };
+        Ok(match &self.latent {
+            // Nothing is added but a way for the gradient.
+            Some(latent) => {
+                let latent = select(latent);
+                matrix + (&latent - latent.detach())
+            }
+            None => matrix,
+        })
     }
 }
 
@@ -198,12 +267,16 @@ impl Weights {
         }
     }
 
-    /// Rows `ids` of a matrix, or all of a tensor.
-    pub(super) fn rows(&self, name: &str, ids: Option<&Tensor>) -> Tensor {
+    /// Rows `ids` of a matrix, or all of a tensor; of codes, with centroids as they will be `stored` or as
+    /// they are trained.
+    ///
+    /// # Errors
+    /// If centroids cannot be stored.
+    pub(super) fn rows(&self, name: &str, ids: Option<&Tensor>, stored: bool) -> Result<Tensor> {
         match (&self.tensors[name], ids) {
-            (Weight::Plain(tensor), None) => tensor.shallow_clone(),
-            (Weight::Plain(tensor), Some(ids)) => tensor.index_select(0, ids),
-            (Weight::Coded(coded), ids) => coded.rows(ids),
+            (Weight::Plain(tensor), None) => Ok(tensor.shallow_clone()),
+            (Weight::Plain(tensor), Some(ids)) => Ok(tensor.index_select(0, ids)),
+            (Weight::Coded(coded), ids) => coded.rows(ids, stored).map_err(|e| e.in_tensor(name)),
         }
     }
 
@@ -225,11 +298,13 @@ impl Weights {
             .map(|(name, _)| name.as_str())
     }
 
-    /// Gives a matrix codes and centroids, by K-means on what it is now. Returns the relative error.
+    /// Gives a matrix codes and centroids, by K-means on what it is now, with errors weighed by the
+    /// `importance` of each column; they stay as latent weights if it is to be `reassigned`. Returns the relative error.
     pub(super) fn quantize(
         &mut self,
         name: &str,
         seed: u64,
+        (importance, reassigned): (Option<&[f32]>, bool),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<f64> {
         let planned = &self.plan[name];
@@ -244,11 +319,59 @@ impl Weights {
         options.centroids = planned.plan.centroids;
         options.row_scale = planned.plan.row_scale;
         options.seed = seed;
-        let pq = pq::quantize(matrix, None, &options, progress).map_err(|e| e.in_tensor(name))?;
+        let pq =
+            pq::quantize(matrix, importance, &options, progress).map_err(|e| e.in_tensor(name))?;
         let error = pq.relative_error(matrix);
-        let coded = Coded::from_pq(&pq, planned.plan.centroid_type, self.device);
+        let mut coded = Coded::from_pq(&pq, planned.plan.centroid_type, self.device);
+        if reassigned {
+            coded.latent = Some(leaf(&values, &dimensions(&planned.shape), self.device));
+        }
         self.tensors.insert(name.to_owned(), Weight::Coded(coded));
         Ok(error)
+    }
+
+    /// Gives all codes latent weights, or takes them away; where there were none, they are what codes
+    /// stand for.
+    ///
+    /// # Errors
+    /// None that is new.
+    pub(super) fn keep_latent(&mut self, keep: bool) -> Result<()> {
+        for weight in self.tensors.values_mut() {
+            if let Weight::Coded(coded) = weight {
+                if !keep {
+                    coded.latent = None;
+                } else if coded.latent.is_none() {
+                    let values = to_vec(&coded.rows(None, false)?);
+                    let size = [coded.rows, coded.columns];
+                    coded.latent = Some(leaf(&values, &size, self.device));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each block the centroid nearest to its latent weights. Returns the share of blocks that have
+    /// another one than before.
+    pub(super) fn reassign(&mut self) -> Result<f64> {
+        let (mut changed, mut all) = (0, 0);
+        for (name, weight) in &mut self.tensors {
+            if let Weight::Coded(coded) = weight
+                && coded.latent.is_some()
+            {
+                changed += coded.reassign().map_err(|e| e.in_tensor(name))?;
+                all += coded.codes.numel();
+            }
+        }
+        Ok(changed as f64 / all.max(1) as f64)
+    }
+
+    /// Sets the codes of matrices that have some.
+    pub(super) fn set_codes(&mut self, codes: &[(String, [usize; 2], Vec<u8>)]) {
+        for (name, _, codes) in codes {
+            if let Some(Weight::Coded(coded)) = self.tensors.get_mut(name) {
+                coded.set_codes(codes);
+            }
+        }
     }
 
     /// Everything that a step may change, in a fixed order.
@@ -270,6 +393,9 @@ impl Weights {
                     add(format!("{name}:centroids"), &coded.centroids, role);
                     if let Some(factors) = &coded.factors {
                         add(format!("{name}:factors"), factors, Role::Vector);
+                    }
+                    if let Some(latent) = &coded.latent {
+                        add(format!("{name}:latent"), latent, Role::Matrix);
                     }
                 }
             }

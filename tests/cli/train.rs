@@ -140,3 +140,51 @@ fn mistakes_are_one_line() {
     assert!(failed.err.contains("out: "), "{}", failed.err);
     assert_eq!(fs::read_to_string(tiny.path("out")).unwrap(), "mine");
 }
+
+/// A disk that is full, as a limit on the size of files: the state before stays, and nothing half
+/// written.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let (whole, limited) = (Tiny::new(), Tiny::new());
+    centroid(&["train", &run_of(&whole, STAGES)]).ok();
+    let file = run_of(&limited, STAGES);
+    let (_, last) = interrupted(&["train", &file], "-INT");
+    assert!(last.contains("--resume"), "{last}");
+    let state = limited.path("out/state.safetensors");
+    let before = fs::read(&state).unwrap();
+    let names = || {
+        let entries = fs::read_dir(limited.path("out")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let files = names();
+
+    // In units of 512 bytes; without the trap a signal would end the process.
+    let limit = before.len() / 512 / 2;
+    let done = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\""])
+        .args([
+            &limit.to_string(),
+            env!("CARGO_BIN_EXE_centroid"),
+            "train",
+            &file,
+            "--resume",
+        ])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(done.stderr).unwrap();
+    let error = error.lines().last().unwrap();
+    assert_eq!(done.status.code(), Some(1), "{error}");
+    assert!(
+        error.starts_with("error: ") && error.contains("state.safetensors"),
+        "{error}"
+    );
+    assert!(fs::read(&state).unwrap() == before);
+    assert_eq!(names(), files);
+
+    centroid(&["train", &file, "--resume"]).ok();
+    let read = |tiny: &Tiny| fs::read(tiny.path("out/model.centroid")).unwrap();
+    assert!(read(&whole) == read(&limited));
+}

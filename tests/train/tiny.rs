@@ -8,7 +8,7 @@ const WORDS: [&str; 24] = [
     "scene", "was", "is", "very", "really", "great", "fine", "lovely", "good", "awful", "poor",
     "dull", "weak",
 ];
-const HIDDEN: usize = 64;
+pub const HIDDEN: usize = 64;
 const FFN: usize = 128;
 const POSITIONS: usize = 16;
 

@@ -35,6 +35,11 @@ def at_once(epochs, distil):
     return stage("codes", epochs, distill=distil, **keys)
 
 
+def blocks(**of):
+    """A plan with other blocks for some groups."""
+    return {"scheme": "pq", "groups": {group: {"block": block} for group, block in of.items()}}
+
+
 def rows(epochs):
     """By name: the start ("base" or the fold's "fp32"), the plan, and the stages."""
     tune = {"learning-rate": 5e-5}
@@ -52,9 +57,33 @@ def rows(epochs):
         "pq-ipq": ("fp32", pq, ipq()),
         "pq-qat-ipq": ("base", pq, [stage("noise", epochs, noise={"form": "exact", "rate": 1.0}, **tune), *ipq()]),
         "pq-noise-ipq": ("base", pq, [stage("noise", epochs, noise=NOISE, **tune), *ipq(NOISE)]),
-        "pq-noise-distil": (
+        "pq-noise-distil": ("fp32", pq, distilled()),
+        # Codes that change while centroids are trained; and at last what is rounded in use.
+        "pq-noise-distil-reassign": ("fp32", pq, distilled(reassign=50)),
+        "pq-noise-distil-int8": (
             "fp32",
             pq,
-            [stage("noise", 1, noise=NOISE, distill=DISTIL, **tune), at_once(4, DISTIL)],
+            [
+                *distilled(),
+                stage("int8", 1, int8=True, distill=DISTIL, **{"learning-rate": 1e-4, "centroid-learning-rate": 3e-4}),
+            ],
         ),
+        # Ablations: noise alone before codes; and blocks of one size for all.
+        **{f"rate-{rate}": ("base", pq, only_noise(rate, epochs)) for rate in (0, 0.05, 0.1, 0.2, 0.5, 1)},
+        **{
+            f"block-{size}": ("fp32", blocks(**{group: size for group in ALL}), distilled())
+            for size in (4, 8, 16)
+        },
     }
+
+
+def distilled(**keys):
+    noise = stage("noise", 1, noise=NOISE, distill=DISTIL, **{"learning-rate": 5e-5})
+    return [noise, {**at_once(4, DISTIL), **keys}]
+
+
+def only_noise(rate, epochs):
+    """Exact noise: the other forms end below a rate of 1."""
+    noise = {"noise": {"form": "exact", "rate": float(rate)}} if rate else {}
+    tune = stage("noise", epochs, **noise, **{"learning-rate": 5e-5})
+    return [tune, stage("codes", 0, quantize=ALL)]

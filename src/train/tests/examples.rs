@@ -11,7 +11,7 @@ fn division(train: &str, change: impl FnOnce(&mut Data)) -> Result<Division> {
         train: write("train.tsv", train),
         text: "text".into(),
         text_b: None,
-        label: "label".into(),
+        label: Some("label".into()),
         validation: Part::Share(0.25),
         test: Part::Share(0.2),
         seed: 3,
@@ -98,7 +98,7 @@ fn what_cannot_be_learnt_is_an_error() {
         ("text\tlabel\n", |_| (), "there are no examples"),
         (
             "text\tlabel\nx\ta\n",
-            |data| data.label = "lable".into(),
+            |data| data.label = Some("lable".into()),
             "no column \"lable\"",
         ),
         (
