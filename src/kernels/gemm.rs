@@ -26,7 +26,7 @@ use super::finish::{Constants, Finish};
 use super::micro::{Block, Micro, Rows};
 use super::shared::Shared;
 use super::source::{Lookup, Panel, Source, Stored};
-use super::{Codes, Threads, Weights};
+use super::{Codes, Threads, Weights, prefetch};
 use crate::layout::{INT8_GROUP, TILE, Tile};
 
 /// Rows whose activations are used together: those of a block of 768 inputs take 74 kB as bytes and
@@ -127,6 +127,9 @@ pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
             let product = Product::<D> {
                 weights,
                 tile: Tile::nth(tile, weights.out_features),
+                // Once: the other blocks of rows find it in a cache.
+                next: (index == 0 && tile + 1 < tiles)
+                    .then(|| Tile::nth(tile + 1, weights.out_features)),
                 count: count + offset,
                 acts: &acts[first * stride..][..(count + offset) * stride],
                 stride,
@@ -206,6 +209,8 @@ impl<D: Dot, F: Finish<D::Sum>> DotOp<D> for Outputs<'_, D, F> {
 struct Product<'a, D: Dot> {
     weights: &'a Weights<'a>,
     tile: Tile,
+    /// The tile that most likely comes next.
+    next: Option<Tile>,
     count: usize,
     acts: &'a [D::Act],
     stride: usize,
@@ -267,16 +272,33 @@ impl<D: Dot> Product<'_, D> {
         filled
     }
 
+    /// Codes of the next tile.
+    fn next_codes(&self) -> &[u8] {
+        match (self.next, self.weights.codes) {
+            (Some(next), Codes::Pq { codes, book }) => {
+                &codes[next.range(self.weights.in_features.div_ceil(book.block))]
+            }
+            _ => &[],
+        }
+    }
+
     /// All rows, the first ones with weights as they are looked up.
     fn looked_up<S: Source<D>>(&self, dot: D, source: S, panel: &mut Buffer, sums: &mut [D::Sum]) {
         let chunks = Chunks::new::<D>(self.count);
-        for (from, to) in self.blocks() {
+        let (next, inputs) = (self.next_codes(), self.blocks().count());
+        for (input, (from, to)) in self.blocks().enumerate() {
+            // While outputs `first..` are looked up.
+            let prefetch = |first: usize, width: usize| {
+                let groups = self.outputs() / width;
+                prefetch::part(next, input * groups + first / width, inputs * groups);
+            };
             if chunks.count == 1 {
                 let rows = self.count;
                 // With so few rows there are registers for more outputs.
                 let few = if D::ROWS == 8 { 4 } else { 2 };
                 let vectors = if rows <= few { 4 } else { D::VECTORS };
                 for first in (0..self.outputs()).step_by(vectors * D::OUTPUTS) {
+                    prefetch(first, vectors * D::OUTPUTS);
                     let block = self.block(source, (0, rows), (from, to), (from, first));
                     let sums = &mut sums[first..];
                     match vectors {
@@ -295,6 +317,7 @@ impl<D: Dot> Product<'_, D> {
                 let groups = cells.chunks_exact_mut(group * steps * STEP);
                 for (g, keep) in groups.enumerate() {
                     let first = start + g * group;
+                    prefetch(first, group);
                     let block = self.block(source, (0, rows), (from, to), (from, first));
                     let sums = &mut sums[first..];
                     match D::VECTORS {

@@ -1,8 +1,9 @@
 //! The product with a few rows by lookup tables.
 //!
 //! For every block of eight inputs, the dot products with all centroids make a table of 256 exact
-//! integers; an output is the sum of the entries that its codes name. A table is kept as three
-//! planes of bytes, so that looking up 64 codes takes two byte permutations and a blend a plane.
+//! integers; an output is the sum of the entries that its codes name. A table is kept as planes of bytes
+//! (two where dot products fit 16 bits, else three), so that looking up 64 codes takes two byte
+//! permutations and a blend a plane.
 //! The sums are the same integers as those of [`gemm`](super::gemm), bit for bit.
 
 use std::cell::RefCell;

@@ -24,7 +24,7 @@ use super::lanes::{BLOCK, Lanes, LanesOp, LookUp};
 use super::shared::Shared;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{avx2, avx2_lut, vnni::Avx512Vnni, vnni_lut};
-use super::{Codes, Isa, QuantizedRows, Threads, Weights};
+use super::{Codes, Isa, QuantizedRows, Threads, Weights, prefetch};
 use crate::layout::{TILE, Tile};
 
 /// The fewest outputs: they share the cost of the tables.
@@ -294,9 +294,16 @@ impl<L: Lanes> Product<'_, L> {
                 let inputs = L::inputs(&inputs[..rows.len()]);
                 lanes.table(self.centroids, &inputs, table);
             }
+            let tiles = sums.len();
             for (tile, sums) in sums.iter_mut().enumerate() {
-                let start = (tile * self.blocks + from) * TILE;
-                let codes = &self.codes[start..start + (to - from) * TILE];
+                let codes = |tile: usize| {
+                    let start = (tile * self.blocks + from) * TILE;
+                    &self.codes[start..start + (to - from) * TILE]
+                };
+                if tile + 1 < tiles {
+                    prefetch::soon(codes(tile + 1));
+                }
+                let codes = codes(tile);
                 look_up(lanes, codes.as_chunks().0, tables, sums);
             }
         }

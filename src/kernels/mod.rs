@@ -36,6 +36,7 @@ mod micro;
 mod pairs;
 mod portable;
 mod portable_dot;
+mod prefetch;
 #[cfg(test)]
 mod reference;
 pub(crate) mod rows;

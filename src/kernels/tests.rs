@@ -424,19 +424,21 @@ fn tables_of_dot_products_equal_the_reference() {
         .into_iter()
         .enumerate()
     {
-        for out in [512, 576, 832] {
+        for out in [512, 576, 832, 1088] {
             let mut case = Case::new(pq(8), out, columns, 2 * seed as u64, false);
             case.book = small(&mut random);
             assert!(case.book.sums == 2 && case.book.room == 1);
-            for rows in [1, 6, 7, 8, 9, 15, 16, 17, 24, 33] {
+            for rows in [1, 2, 5, 6, 7, 8, 9, 15, 16, 17, 24, 32, 33, 48] {
                 check(&case, rows, rows as u64);
             }
         }
     }
-    let mut case = Case::new(pq(8), 512, 64, 1, false);
-    case.book = small(&mut random);
-    for rows in 1..=70 {
-        check(&case, rows, rows as u64);
+    for out in [512, 1024] {
+        let mut case = Case::new(pq(8), out, 64, 1, false);
+        case.book = small(&mut random);
+        for rows in 1..=70 {
+            check(&case, rows, rows as u64);
+        }
     }
 }
 
@@ -454,10 +456,27 @@ fn the_largest_dot_products_of_tables_do_not_overflow() {
         [-2, -127, 0, 0, 0, 0, 0, 0],
     ] {
         for x in [1.0, -1.0] {
-            let mut case = Case::new(pq(8), 512, 800, 0, true);
+            let mut case = Case::new(pq(8), 1024, 800, 0, true);
             case.book = Codebook::from_int8(&values.repeat(256), 8, 0.01);
             assert_eq!(case.book.sums, 2);
-            check_with(&case, &[x; 24 * 800]);
+            for rows in [1, 5, 16, 24, 32] {
+                check_with(&case, &vec![x; rows * 800]);
+            }
+        }
+    }
+    // The largest that fit 16 bits, and larger ones.
+    for (values, sums) in [
+        ([127, 127, 4, 0, 0, 0, 0, 0], 1),
+        ([-33, -33, -32, -32, -32, -32, -32, -32], 1),
+        ([127, 127, 5, 0, 0, 0, 0, 0], 0),
+    ] {
+        for x in [1.0, -1.0] {
+            let mut case = Case::new(pq(8), 1024, 800, 0, true);
+            case.book = Codebook::from_int8(&values.repeat(256), 8, 0.01);
+            assert_eq!(case.book.sums, sums);
+            for rows in [1, 5, 16] {
+                check_with(&case, &vec![x; rows * 800]);
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Tables of dot products with AVX-512 VNNI: thirty-two or sixteen rows in the 16-bit
-//! lanes of a vector. (Eight rows took as long as with weights.).
+//! Tables of dot products with AVX-512 VNNI: thirty-two or sixteen rows in the 16-bit lanes of a vector.
+//! (Eight rows took longer so than by looking up weights.)
 
 use std::arch::x86_64::*;
 
