@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
+use super::cuda;
 use super::encoder::Text;
 use super::examples::{Division, tokenize};
 use super::noise::Noise;
@@ -33,10 +34,19 @@ pub(super) fn device(name: &str) -> Result<Device> {
         None => wrong(format!(
             "device {name:?} is unknown; known: cpu, cuda, cuda:N"
         )),
-        Some(number) if (number as i64) < tch::Cuda::device_count() => Ok(Device::Cuda(number)),
-        Some(_) => wrong(format!(
-            "device {name:?}: this libtorch sees no such device"
-        )),
+        Some(number) => {
+            let loaded = cuda::load();
+            if (number as i64) < tch::Cuda::device_count() {
+                return Ok(Device::Cuda(number));
+            }
+            let why = match loaded {
+                Ok(()) => String::new(),
+                Err(why) => format!(" ({why})"),
+            };
+            wrong(format!(
+                "device {name:?}: this libtorch sees no such device{why}"
+            ))
+        }
     }
 }
 
