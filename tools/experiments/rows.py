@@ -41,7 +41,7 @@ def blocks(**of):
 
 
 def rows(epochs):
-    """By name: the start ("base" or the fold's "fp32"), the plan, and the stages."""
+    """By name: the start ("base" or the fold's "fp32"), the plan, the stages, and other keys, if any."""
     tune = {"learning-rate": 5e-5}
     int8, int4, pq = ({"scheme": scheme} for scheme in ("int8", "int4", "pq"))
     scalar = lambda form, rate: stage("noise", epochs, noise={"form": form, "rate": rate}, **tune)
@@ -68,6 +68,9 @@ def rows(epochs):
                 stage("int8", 1, int8=True, distill=DISTIL, **{"learning-rate": 1e-4, "centroid-learning-rate": 3e-4}),
             ],
         ),
+        # Adjacent layers share weights; and of three such pairs the middle one is left out.
+        "pq-share": ("fp32", pq, distilled(), {"share": 2}),
+        "pq-share-prune": ("fp32", pq, distilled(), {"share": 2, "layers": [0, 1, 4, 5]}),
         # Ablations: noise alone before codes; and blocks of one size for all.
         **{f"rate-{rate}": ("base", pq, only_noise(rate, epochs)) for rate in (0, 0.05, 0.1, 0.2, 0.5, 1)},
         **{
