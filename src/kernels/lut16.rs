@@ -147,10 +147,17 @@ fn vnni(
     y: &mut [f32],
 ) -> usize {
     let (rows, out_features) = (x.rows(), weights.out_features);
-    // The end of the groups of `of` from row `from` on, of which the last one has at least `fewest`.
-    let whole = |from: usize, of: usize, fewest: usize| match (rows - from) % of {
-        rest if rest >= fewest => rows,
-        rest => rows - rest,
+    // The end of the groups of `of` from row `from` on, of which the last one has at least `fewest`. As
+    // many groups for each thread: two threads that share one gain next to nothing, while looking up
+    // weights is shared out as one likes.
+    let whole = |from: usize, of: usize, fewest: usize| {
+        let rows = rows - from;
+        let groups = rows / of + usize::from(rows % of >= fewest);
+        let uneven = match threads.0.0 {
+            threads if groups < 4 * threads => groups % threads,
+            _ => 0,
+        };
+        from + rows.min((groups - uneven) * of)
     };
     let two = whole(0, 32, 22 + 4600 / out_features);
     groups(vnni_lut::ThirtyTwo(token), threads, weights, x, 0..two, y);

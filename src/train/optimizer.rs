@@ -1,7 +1,9 @@
 //! AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101), with a learning rate for centroids, clipping of
 //! the gradients' norm, and state that can be saved.
 
-use tch::Tensor;
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tch::{Device, Tensor};
 
 use super::weights::{Parameter, Role};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +16,8 @@ const CHUNK: i64 = 1 << 15;
 
 pub(super) struct AdamW {
     slots: Vec<Slot>,
+    /// Of as many threads as torch uses; none if that is one, or if torch is not on the CPU.
+    pool: Option<ThreadPool>,
     /// Steps taken.
     pub(super) steps: u64,
 }
@@ -22,6 +26,31 @@ struct Slot {
     parameter: Parameter,
     mean: Tensor,
     square: Tensor,
+}
+
+/// Neighbouring values of a slot, and their gradients.
+struct Chunk {
+    weights: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    gradient: Tensor,
+    rate: f64,
+    decay: f64,
+}
+
+impl Chunk {
+    /// `scale` is that of gradients, `first` and `second` correct the two means for where they started.
+    fn step(mut self, scale: f64, [first, second]: [f64; 2]) {
+        let gradient = self.gradient * scale;
+        let _ = self.mean.lerp_(&gradient, 1.0 - BETA1);
+        self.square *= BETA2;
+        self.square += gradient.square() * (1.0 - BETA2);
+        let step = &self.mean / ((&self.square / second).sqrt() + EPSILON);
+        if self.decay > 0.0 {
+            self.weights *= 1.0 - self.rate * self.decay;
+        }
+        self.weights -= step * (self.rate / first);
+    }
 }
 
 /// How large a step is.
@@ -42,8 +71,17 @@ impl AdamW {
             square: parameter.tensor.detach().zeros_like(),
             parameter,
         };
+        let on_cpu = |p: &Parameter| p.tensor.device() == Device::Cpu;
+        let threads = match parameters.iter().all(on_cpu) {
+            true => tch::get_num_threads().max(1) as usize,
+            false => 1,
+        };
         Self {
             slots: parameters.into_iter().map(slot).collect(),
+            // Without one it goes on alone.
+            pool: (threads > 1)
+                .then(|| ThreadPoolBuilder::new().num_threads(threads).build().ok())
+                .flatten(),
             steps: 0,
         }
     }
@@ -70,7 +108,8 @@ impl AdamW {
             };
             self.steps += 1;
             let correct = |beta: f64| 1.0 - beta.powf(self.steps as f64);
-            let (first, second) = (correct(BETA1), correct(BETA2));
+            let correction = [BETA1, BETA2].map(correct);
+            let mut chunks = Vec::new();
             for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
                 let Some(gradient) = gradient else { continue };
                 let (rate, decay) = match slot.parameter.role {
@@ -83,17 +122,24 @@ impl AdamW {
                 let len = flat[0].size()[0];
                 for start in (0..len).step_by(CHUNK as usize) {
                     let chunk = |tensor: &Tensor| tensor.narrow(0, start, CHUNK.min(len - start));
-                    let [mut weights, mut mean, mut square, gradient] = flat.each_ref().map(chunk);
-                    let gradient = gradient * scale;
-                    let _ = mean.lerp_(&gradient, 1.0 - BETA1);
-                    square *= BETA2;
-                    square += gradient.square() * (1.0 - BETA2);
-                    let step = &mean / ((&square / second).sqrt() + EPSILON);
-                    if decay > 0.0 {
-                        weights *= 1.0 - rate * decay;
-                    }
-                    weights -= step * (rate / first);
+                    let [weights, mean, square, gradient] = flat.each_ref().map(chunk);
+                    chunks.push(Chunk {
+                        weights,
+                        mean,
+                        square,
+                        gradient,
+                        rate,
+                        decay,
+                    });
                 }
+            }
+            // Torch would share out a chunk's values only if there were more of them.
+            match &self.pool {
+                None => chunks.into_iter().for_each(|c| c.step(scale, correction)),
+                Some(pool) => pool.install(|| {
+                    let step = |c: Chunk| tch::no_grad(|| c.step(scale, correction));
+                    chunks.into_par_iter().for_each(step);
+                }),
             }
             Ok(norm)
         })
