@@ -296,6 +296,7 @@ fn an_embedding_model_learns_from_its_teacher() {
 [[stage]]
 name = "codes"
 quantize = ["ffn", "attention", "embedding"]
+weigh-inputs = true
 epochs = 6
 learning-rate = 2e-3
 centroid-learning-rate = 1e-2
