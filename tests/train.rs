@@ -371,6 +371,28 @@ distill = { embedding = 2.0, hidden = 0.0 }
     );
 }
 
+/// Weighing inputs gives up some of the error of linear weights, and leaves tables alone.
+#[test]
+fn inputs_weigh_in_kmeans() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let [plain, weighed] = ["false", "true"].map(|weigh| {
+        let stage = format!(
+            "[[stage]]\nname = \"codes\"\nepochs = 0\nquantize = [\"ffn\", \"embedding\"]\n\
+             weigh-inputs = {weigh}\n"
+        );
+        let recipe = tiny.recipe(weigh, "", &tiny.plan(), &stage);
+        finished(start(&recipe, Start::New, None).unwrap());
+        logged(&tiny.path(weigh), "quantized")
+    });
+    assert_eq!(plain.len(), 5);
+    for (plain, weighed) in plain.iter().zip(&weighed) {
+        let error = |line: &serde_json::Value| line["relative_error"].as_f64().unwrap();
+        let table = plain["tensor"] == "embeddings.token";
+        assert_eq!(error(plain) == error(weighed), table, "{plain} {weighed}");
+    }
+}
+
 #[test]
 fn qat_and_scalar_noise_train() {
     let _alone = alone();

@@ -334,7 +334,7 @@ impl Weights {
     /// stand for.
     ///
     /// # Errors
-    /// None that is new.
+    /// Of reading the codes.
     pub(super) fn keep_latent(&mut self, keep: bool) -> Result<()> {
         for weight in self.tensors.values_mut() {
             if let Weight::Coded(coded) = weight {
