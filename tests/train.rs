@@ -247,6 +247,62 @@ distill = { labels = 0.5, hidden = 1.0, temperature = 2.0 }
     // Centroids are rounded to int8, the rest to f16.
     assert!(difference.unwrap() < 0.3, "{difference:?}");
 
+    // With texts that have no labels: 40 beside the 486 of 600 that are not for validation or test.
+    let mut lines = String::from("text\n");
+    (0..40).for_each(|i| lines += &format!("the film is awful {i}\n"));
+    fs::write(tiny.path("more.tsv"), lines).unwrap();
+    let stages = distilled
+        .replace("labels = 0.5, ", "")
+        .replace("epochs = 10", "epochs = 1");
+    for (output, stages, texts) in [
+        ("more", format!("{TUNE}{stages}"), 40),
+        ("fewer", format!("{TUNE}{stages}"), 0),
+    ] {
+        let recipe = tiny.recipe(
+            output,
+            "teacher = \"teacher/checkpoint\"\n",
+            &tiny.plan(),
+            &stages,
+        );
+        let text = fs::read_to_string(&recipe).unwrap();
+        if texts > 0 {
+            fs::write(
+                &recipe,
+                text.replace("[data]\n", "[data]\nunlabelled = \"more.tsv\"\n"),
+            )
+            .unwrap();
+        }
+        finished(start(&recipe, Start::New, None).unwrap());
+        let steps = logged(&tiny.path(output), "step");
+        let of = |stage: &str| {
+            let mut lines = steps.iter().rev();
+            lines.find(|line| line["stage"] == stage).unwrap()["of"]
+                .as_u64()
+                .unwrap()
+        };
+        let labelled = of("tune") / 4;
+        assert!(labelled >= 3, "{labelled}");
+        let sizes = (labelled, of("distil"));
+        assert!(
+            if texts > 0 {
+                sizes.1 > sizes.0 + 1
+            } else {
+                sizes.1 == sizes.0
+            },
+            "{sizes:?}"
+        );
+    }
+    let text = fs::read_to_string(tiny.path("more.toml")).unwrap();
+    let (head, _) = text.split_once("[[stage]]").unwrap();
+    fs::write(tiny.path("more.toml"), format!("{head}{TUNE}")).unwrap();
+    let error = start(&tiny.path("more.toml"), Start::Overwrite, None).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no stage learns from the teacher alone"),
+        "{error}"
+    );
+
     // Without a fine-tuned head there is nothing to learn.
     let recipe = tiny.recipe("none", "teacher = \"model\"\n", &tiny.plan(), distilled);
     let error = start(&recipe, Start::New, None).unwrap_err();
@@ -391,6 +447,33 @@ fn inputs_weigh_in_kmeans() {
         let table = plain["tensor"] == "embeddings.token";
         assert_eq!(error(plain) == error(weighed), table, "{plain} {weighed}");
     }
+}
+
+/// Codes made for the inputs that layers really get keep more of the model; and with products in bf16 what
+/// is left is learnt.
+#[test]
+fn calibrated_codes_keep_more_of_the_model() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    set_pooling(&tiny, "mean_tokens", true);
+    let cosines = ["", "calibrate = 200\n"].map(|calibrate| {
+        let stage = format!(
+            "[[stage]]\nname = \"codes\"\nepochs = 2\nquantize = [\"ffn\", \"attention\"]\n\
+             learning-rate = 1e-3\ndistill = {{ hidden = 1.0 }}\n{calibrate}"
+        );
+        let output = format!("out{}", calibrate.len());
+        let keys = "teacher = \"model\"\nbf16 = true\n";
+        let recipe = tiny.recipe(&output, keys, &tiny.plan(), &stage);
+        let text = fs::read_to_string(&recipe).unwrap();
+        fs::write(&recipe, text.replace("label = \"label\"\n", "")).unwrap();
+        finished(start(&recipe, Start::New, None).unwrap());
+        let validations = logged(&tiny.path(&output), "validation");
+        let cosine = |line: &serde_json::Value| line["cosine"].as_f64().unwrap();
+        validations.iter().map(cosine).collect::<Vec<f64>>()
+    });
+    let [plain, calibrated] = &cosines;
+    assert!(1.0 - calibrated[0] < 0.7 * (1.0 - plain[0]), "{cosines:?}");
+    assert!(calibrated[2] > calibrated[0], "{cosines:?}");
 }
 
 #[test]

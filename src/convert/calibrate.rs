@@ -43,12 +43,19 @@ pub(super) struct Calibration<'a> {
     layer_of: &'a [usize],
     isa: Isa,
     threads: Threads,
-    texts: Vec<Vec<u32>>,
+    texts: Vec<Tokens>,
     tensors: HashMap<String, [Stored; 2]>,
     /// Inputs of layer `layer` in both encoders, `[tokens][hidden]`; empty before the embeddings.
     rows: [Vec<f32>; 2],
     layer: usize,
     current: Option<((usize, Stage), Inputs)>,
+}
+
+/// A text, as the encoder reads it.
+pub(crate) struct Tokens {
+    pub(crate) ids: Vec<u32>,
+    /// As many.
+    pub(crate) types: Vec<u32>,
 }
 
 /// A tensor's values: tiles of a matrix, or a vector.
@@ -77,17 +84,27 @@ pub(super) struct Inputs {
 }
 
 impl<'a> Calibration<'a> {
+    /// With the conversion's own texts.
     pub(super) fn new(conversion: &'a Conversion) -> Result<Self> {
         let tokenizer = Tokenizer::from_stored(&conversion.tokenizer)?;
         let limit = conversion.config.max_tokens;
         let encoded =
             tokenizer.encode_batch(&conversion.calibration, limit, Truncation::Truncate)?;
+        let tokens = encoded.into_iter().map(|text| Tokens {
+            types: vec![0; text.ids.len()],
+            ids: text.ids,
+        });
+        Self::on(conversion, tokens.collect())
+    }
+
+    /// With texts of at least a token each.
+    pub(super) fn on(conversion: &'a Conversion, texts: Vec<Tokens>) -> Result<Self> {
         Ok(Self {
             config: &conversion.config,
             layer_of: &conversion.layer_of,
             isa: Isa::detect()?,
             threads: Threads(rayon::current_num_threads()),
-            texts: encoded.into_iter().map(|text| text.ids).collect(),
+            texts,
             tensors: HashMap::new(),
             rows: Default::default(),
             layer: 0,
@@ -240,13 +257,18 @@ impl<'a> Calibration<'a> {
         let h = self.config.hidden;
         let table = |name: &str| self.tensor(which, name);
         let (token, position) = (table("embeddings.token"), table("embeddings.position"));
-        let token_type = &table("embeddings.type")[..h];
+        let token_type = table("embeddings.type");
         let mut x = Vec::new();
         for text in &self.texts {
-            for (t, &id) in text.iter().enumerate() {
+            for (t, (&id, &of_type)) in text.ids.iter().zip(&text.types).enumerate() {
                 let p = t + self.config.position_offset;
-                let rows = [&token[id as usize * h..][..h], &position[p * h..][..h]];
-                x.extend((0..h).map(|k| rows[0][k] + token_type[k] + rows[1][k]));
+                let rows = [
+                    (token, id as usize),
+                    (token_type, of_type as usize),
+                    (position, p),
+                ];
+                let rows = rows.map(|(table, at)| &table[at * h..][..h]);
+                x.extend((0..h).map(|k| rows[0][k] + rows[1][k] + rows[2][k]));
             }
         }
         self.norm(which, "embeddings.norm", &mut x);
@@ -257,8 +279,8 @@ impl<'a> Calibration<'a> {
     fn chunks(&self) -> Vec<Vec<Range<usize>>> {
         let (mut chunks, mut chunk, mut start) = (Vec::new(), Vec::new(), 0);
         for text in &self.texts {
-            chunk.push(start..start + text.len());
-            start += text.len();
+            chunk.push(start..start + text.ids.len());
+            start += text.ids.len();
             if chunk[0].start + CHUNK <= start {
                 chunks.push(std::mem::take(&mut chunk));
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use half::f16;
 
 use super::calibrate::Calibration;
-use super::{Conversion, PlannedTensor, Source, random};
+use super::{Conversion, GroupPlan, PlannedTensor, Source, random};
 use crate::artifact::{
     self, Group, Layout, ModelKind, NewCodebook, NewValues, NewZero, Scheme, Writer,
 };
@@ -269,12 +269,8 @@ fn quantize(
             (NewValues::F16(values), decoded)
         }
         Scheme::Pq => {
-            let mut options = PqOptions::new(plan.block);
-            options.centroids = plan.centroids;
-            options.centroid_type = plan.centroid_type;
-            options.row_scale = plan.row_scale;
+            let mut options = pq_options(plan, conversion.plan.seed);
             options.full = conversion.plan.kmeans_full;
-            options.seed = conversion.plan.seed;
             let quantized = match inputs {
                 Some(inputs) => {
                     let target = target.insert(inputs.target(weights, rows)?);
@@ -310,8 +306,17 @@ fn quantize(
     Ok((values, error))
 }
 
+pub(super) fn pq_options(plan: &GroupPlan, seed: u64) -> PqOptions {
+    let mut options = PqOptions::new(plan.block);
+    options.centroids = plan.centroids;
+    options.centroid_type = plan.centroid_type;
+    options.row_scale = plan.row_scale;
+    options.seed = seed;
+    options
+}
+
 /// `|w - decoded| / |w|`; 0 if both are zero.
-fn relative_error(w: &[f32], decoded: &[f32]) -> f64 {
+pub(super) fn relative_error(w: &[f32], decoded: &[f32]) -> f64 {
     let square = |sum: f64, v: f64| sum + v * v;
     let error = (w.iter().zip(decoded))
         .map(|(a, b)| f64::from(*a) - f64::from(*b))

@@ -22,6 +22,8 @@ mod hf;
 mod plan;
 mod random;
 pub(crate) mod random_tokenizer;
+#[cfg(feature = "train")]
+pub(crate) mod recode;
 pub(crate) mod tokenizer;
 #[cfg(feature = "train")]
 pub(crate) mod trained;

@@ -63,6 +63,10 @@ impl Base {
         }
     }
 
+    pub(super) fn conversion(&self) -> &Conversion {
+        &self.conversion
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.conversion.config
     }

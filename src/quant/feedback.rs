@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::Progress;
 use super::blocks::inverse_power_of_two;
 use super::codebook::Codebook;
-use super::linalg::{ROWS, add_scaled, cholesky, multiply, upper_factor};
+use super::linalg::{ROWS, Right, add_scaled, cholesky, upper_factor};
 use super::matrix::Matrix;
 use super::nearest::{GROUP, Tiles, bias_len};
 use super::pq::{Fit, Pq, PqOptions, decode_row};
@@ -81,6 +81,8 @@ struct Geometry {
     b: usize,
     /// `[n][n]`
     h: Vec<f32>,
+    /// Products with it.
+    product: Right,
     /// `[n][n]`, upper triangular, `H = R R^T`.
     r: Vec<f32>,
     /// `[n]`: how much a column's error matters when K-means makes the first codebook.
@@ -123,11 +125,14 @@ impl Geometry {
             return wrong("the Hessian is not positive semidefinite".into());
         };
         let to_f32 = |values: &[f64]| -> Vec<f32> { values.iter().map(|&x| x as f32).collect() };
+        let importance = (0..n).map(|i| importance(&h, &r, n, i)).collect();
+        let h = to_f32(&h);
         Ok(Self {
             n,
             b,
-            importance: (0..n).map(|i| importance(&h, &r, n, i)).collect(),
-            h: to_f32(&h),
+            importance,
+            product: Right::new(&h, n)?,
+            h,
             r: to_f32(&r),
         })
     }
@@ -226,7 +231,8 @@ impl Geometry {
         self.for_rows(w, codes, |w, codes| {
             let rows = w.len() / n;
             let mut gradient = vec![0.0f32; w.len()];
-            multiply(&self.errors(w, codebook, codes), &self.h, n, &mut gradient);
+            self.product
+                .multiply(&self.errors(w, codebook, codes), &mut gradient);
             let mut step = vec![0.0f32; b];
             for (j, (position, metric)) in positions.iter().zip(&metrics).enumerate() {
                 let columns = self.columns(j);
@@ -325,7 +331,7 @@ impl Geometry {
                 .zip(w.par_chunks(ROWS * self.n))
                 .zip(fit.codes.par_chunks(ROWS * self.per_row()))
                 .for_each(|((out, w), codes)| {
-                    multiply(&self.errors(w, p, codes), &self.h, self.n, out);
+                    self.product.multiply(&self.errors(w, p, codes), out);
                 });
             self.gather(&fit.codes, codebook.len(), |row, out| {
                 let product = &product[row * self.n..][..self.n];
@@ -410,7 +416,7 @@ impl Geometry {
                     .zip(codes.chunks_exact(self.per_row()));
                 rows.for_each(|(row, codes)| decode_row(codebook, self.b, codes, row));
                 let mut product = vec![0.0; q.len()];
-                multiply(&q, &self.h, n, &mut product);
+                self.product.multiply(&q, &mut product);
                 for (r, ratio) in ratios.iter_mut().enumerate() {
                     let with = |x: &[f32]| -> f64 {
                         let pairs = x.iter().zip(&product[r * n..]);

@@ -1,14 +1,17 @@
 //! The little dense algebra that quantizing with a Hessian needs: a blocked Cholesky
-//! factorization in f64 and a matrix product in f32, both in a fixed order of operations.
+//! factorization in f64 and a matrix product in f32, both in a fixed order of operations (for the
+//! product, on one ISA).
 
 use rayon::prelude::*;
 
+use crate::error::Result;
+use crate::kernels::{self, Codes, Isa, Threads, Weights, Zero};
+use crate::layout::TILE;
+
 /// Columns factorized together.
 const PANEL: usize = 48;
-/// Columns of a product computed together, so that a strip of the right matrix stays in cache.
-const STRIP: usize = 128;
 /// Rows of a product computed by one task.
-pub(super) const ROWS: usize = 16;
+pub(super) const ROWS: usize = 96;
 
 /// The upper triangular `R` with `H = R R^T`, row-major `[n][n]`; `None` if `h` is not positive
 /// definite. It is the Cholesky factor of `H` with rows and columns in reverse order, reversed.
@@ -77,38 +80,46 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     rest + sums.iter().sum::<f64>()
 }
 
-/// `out = left * right` for `left` and `out` `[rows][n]`, `right` `[n][n]`. On this thread.
-pub(super) fn multiply(left: &[f32], right: &[f32], n: usize, out: &mut [f32]) {
-    out.fill(0.0);
-    for strip in (0..n).step_by(STRIP) {
-        let end = n.min(strip + STRIP);
-        for (left, out) in left.chunks(4 * n).zip(out.chunks_mut(4 * n)) {
-            // Four terms for each load and store of a sum.
-            let quads = n / 4 * 4;
-            for i in (0..quads).step_by(4) {
-                let from = |t: usize| &right[(i + t) * n + strip..(i + t) * n + end];
-                for (left, out) in left.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-                    add_four(
-                        &mut out[strip..end],
-                        &left[i..i + 4],
-                        [from(0), from(1), from(2), from(3)],
-                    );
-                }
-            }
-            for i in quads..n {
-                let right = &right[i * n + strip..i * n + end];
-                for (left, out) in left.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-                    add_scaled(&mut out[strip..end], left[i], right);
-                }
-            }
-        }
-    }
+/// The right side of products, `[n][n]`, as the runtime's kernels take it.
+pub(super) struct Right {
+    isa: Isa,
+    n: usize,
+    /// Strips of [`TILE`] columns.
+    tiles: Vec<f32>,
+    zeros: Vec<f32>,
 }
 
-fn add_four(to: &mut [f32], factors: &[f32], from: [&[f32]; 4]) {
-    let from = from[0].iter().zip(from[1]).zip(from[2]).zip(from[3]);
-    for (to, (((a, b), c), d)) in to.iter_mut().zip(from) {
-        *to += (factors[0] * a + factors[1] * b) + (factors[2] * c + factors[3] * d);
+impl Right {
+    /// # Errors
+    /// If `CENTROID_ISA` names kernels that are not there.
+    pub(super) fn new(right: &[f32], n: usize) -> Result<Self> {
+        let mut tiles = Vec::with_capacity(right.len());
+        for first in (0..n).step_by(TILE) {
+            for row in right.chunks_exact(n) {
+                tiles.extend_from_slice(&row[first..n.min(first + TILE)]);
+            }
+        }
+        Ok(Self {
+            isa: Isa::detect()?,
+            n,
+            tiles,
+            zeros: vec![0.0; n],
+        })
+    }
+
+    /// `out = left * right` for `left` and `out` `[rows][n]`. On this thread.
+    pub(super) fn multiply(&self, left: &[f32], out: &mut [f32]) {
+        let weights = Weights {
+            out_features: self.n,
+            in_features: self.n,
+            codes: Codes::F32(&self.tiles),
+            scale: 1.0,
+            row_scale: None,
+            zero: Zero::Tensor(0),
+            bias: Some(&self.zeros),
+            offsets: None,
+        };
+        kernels::linear_f32(self.isa, Threads(1), &weights, left, out);
     }
 }
 
@@ -170,7 +181,7 @@ mod tests {
             };
             let (left, right) = (draw(rows * n), draw(n * n));
             let mut out = vec![f32::NAN; rows * n];
-            multiply(&left, &right, n, &mut out);
+            Right::new(&right, n).unwrap().multiply(&left, &mut out);
             for r in 0..rows {
                 for c in 0..n {
                     let sum: f32 = (0..n).map(|i| left[r * n + i] * right[i * n + c]).sum();

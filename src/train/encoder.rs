@@ -126,6 +126,8 @@ pub(super) struct Pass<'a> {
     pub(super) skipped: Vec<bool>,
     /// Whether inputs of linear layers and centroids are rounded as the runtime's mode `int8` does it.
     pub(super) int8: bool,
+    /// Whether linear layers multiply in bf16.
+    pub(super) bf16: bool,
     /// For each linear layer the sum of the squares of each of its inputs, and over how many tokens; kept
     /// where it is asked for.
     pub(super) inputs: Option<RefCell<Inputs>>,
@@ -153,6 +155,7 @@ impl<'a> Pass<'a> {
             dropout: 0.0,
             skipped: vec![false; config.layers],
             int8: false,
+            bf16: false,
             inputs: None,
             disturbed: RefCell::default(),
         }
@@ -256,9 +259,14 @@ impl<'a> Pass<'a> {
             *sum += squares;
             *tokens += rows.size()[0];
         }
-        Ok(match self.int8 {
-            true => rounded(x).linear(&weight, Some(&bias)),
-            false => x.linear(&weight, Some(&bias)),
+        Ok(if self.int8 {
+            rounded(x).linear(&weight, Some(&bias))
+        } else if self.bf16 {
+            let half = |tensor: &Tensor| tensor.to_kind(Kind::BFloat16);
+            let product = half(x).linear(&half(&weight), None::<&Tensor>);
+            product.to_kind(Kind::Float) + bias
+        } else {
+            x.linear(&weight, Some(&bias))
         })
     }
 

@@ -18,6 +18,7 @@ const SORTED: usize = 50;
 /// Examples by what they are for.
 pub(super) struct Division {
     pub(super) train: Vec<Example>,
+    pub(super) unlabelled: Vec<Example>,
     pub(super) validation: Vec<Example>,
     pub(super) test: Vec<Example>,
     /// All labels of the training texts, sorted; none if there is no column of labels.
@@ -39,10 +40,10 @@ impl Division {
         let mut hashed = Vec::new();
         let mut seen = HashSet::new();
         // Texts for test come first, so that none of them is trained with.
-        let mut load = |path: &Path, what: &str| -> Result<Vec<Example>> {
+        let mut load = |path: &Path, what: &str, columns: &Columns| -> Result<Vec<Example>> {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
             hashed.push(super::digest(&bytes));
-            let all = read(path, &columns)?;
+            let all = read(path, columns)?;
             let before = all.len();
             let key = |example: &Example| (example.text.clone(), example.text_b.clone());
             let kept: Vec<Example> = all.into_iter().filter(|e| seen.insert(key(e))).collect();
@@ -59,14 +60,24 @@ impl Division {
             Ok(kept)
         };
         let mut test = match &data.test {
-            Part::File(file) => load(file, "test")?,
+            Part::File(file) => load(file, "test", &columns)?,
             _ => Vec::new(),
         };
         let mut validation = match &data.validation {
-            Part::File(file) => load(file, "validation")?,
+            Part::File(file) => load(file, "validation", &columns)?,
             _ => Vec::new(),
         };
-        let mut train = load(&data.train, "train")?;
+        let mut train = load(&data.train, "train", &columns)?;
+        let unlabelled = match &data.unlabelled {
+            Some(file) => {
+                let columns = Columns {
+                    label: None,
+                    ..columns
+                };
+                load(file, "unlabelled", &columns)?
+            }
+            None => Vec::new(),
+        };
         shuffle(&mut train, &mut Rng::new(mix(&[data.seed, 1])));
         match &data.test {
             Part::Share(share) => test = train.split_off(train.len() - part(&train, *share)),
@@ -84,10 +95,15 @@ impl Division {
             labels: Vec::new(),
             digest: super::digest(hashed.concat().as_bytes()),
             train,
+            unlabelled,
             validation,
             test,
             notes,
         };
+        if !division.unlabelled.is_empty() {
+            let count = division.unlabelled.len();
+            division.notes.push(format!("unlabelled: {count} texts"));
+        }
         if division.train.is_empty() {
             let message = "no texts are left to train with";
             return Err(Error::new(ErrorKind::Input, message).in_file(&data.train));
@@ -165,7 +181,7 @@ fn shuffle<T>(values: &mut [T], rng: &mut Rng) {
     }
 }
 
-/// Token ids of examples, and how many texts were cut. Without labels their numbers are 0.
+/// Token ids of examples, and how many texts were cut. Without labels their numbers are 0, and mean nothing.
 pub(super) fn tokenize(
     examples: &[Example],
     tokenizer: &Tokenizer,

@@ -9,6 +9,7 @@
 //!
 //! Needs libtorch 2.11: `tools/setup-train` fetches one. Nothing else in this crate does.
 
+mod codes;
 mod cuda;
 mod encoder;
 mod examples;

@@ -11,6 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
+/// Far below the square of `EPSILON`.
+const TINY: f64 = 1e-30;
 /// Values that are updated together: their state stays in the second-level cache in between.
 const CHUNK: i64 = 1 << 15;
 
@@ -41,15 +43,20 @@ struct Chunk {
 impl Chunk {
     /// `scale` is that of gradients, `first` and `second` correct the two means for where they started.
     fn step(mut self, scale: f64, [first, second]: [f64; 2]) {
-        let gradient = self.gradient * scale;
-        let _ = self.mean.lerp_(&gradient, 1.0 - BETA1);
-        self.square *= BETA2;
-        self.square += gradient.square() * (1.0 - BETA2);
-        let step = &self.mean / ((&self.square / second).sqrt() + EPSILON);
+        if scale != 1.0 {
+            self.gradient = self.gradient * scale;
+        }
+        let _ = self.mean.lerp_(&self.gradient, 1.0 - BETA1);
+        let _ = (self.square).lerp_(&self.gradient.square(), 1.0 - BETA2);
+        // Roots of 0, as of all rows of a table that no text has touched yet, would be slow.
+        let mut root = (&self.square + TINY).sqrt_();
+        root += EPSILON * second.sqrt();
+        let mut step = &self.mean / root;
+        step *= self.rate * second.sqrt() / first;
         if self.decay > 0.0 {
             self.weights *= 1.0 - self.rate * self.decay;
         }
-        self.weights -= step * (self.rate / first);
+        self.weights -= step;
     }
 }
 

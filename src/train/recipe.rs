@@ -39,6 +39,10 @@ pub struct Recipe {
     /// Probability of dropping a value of a token vector or a share of attention.
     #[serde(default = "tenth")]
     pub dropout: f64,
+    /// Multiply in bf16 in linear layers, forwards and backwards, the teacher's too; everything else, the
+    /// weights and what stages with `int8` do stay in f32. Faster on processors with such products only.
+    #[serde(default)]
+    pub bf16: bool,
     /// Steps between two times that the state is saved; it is, too, after each epoch.
     #[serde(default = "save")]
     pub save: usize,
@@ -75,6 +79,9 @@ pub struct Data {
     /// The column of the label. Without one the model is an embedding model, as its checkpoint says, and
     /// learns from its teacher alone.
     pub label: Option<String>,
+    /// A file of more texts, with the same columns except for labels, for stages that learn from the teacher
+    /// alone. Texts that are in the other files, too, are left out.
+    pub unlabelled: Option<PathBuf>,
     /// A file, or the share of the texts not in `test`.
     #[serde(default = "tenth_part")]
     pub validation: Part,
@@ -143,9 +150,14 @@ pub struct Stage {
     /// what counts is the error of its output (Stock et al. 2020, arXiv 1907.05686).
     #[serde(default)]
     pub weigh_inputs: bool,
+    /// Make codes as `convert --calibrate` does, with so many of the training texts: layer by layer, each so
+    /// that its output on the inputs that it will really get is as it was, and biases take up what is left
+    /// of a constant error.
+    pub calibrate: Option<usize>,
     /// Every so many steps each block gets the code of the centroid that is then nearest to its weight,
     /// which goes on being trained beside the centroids (a straight-through estimator, as in van den Oord
-    /// et al. 2017, arXiv 1711.00937). Without it codes stay as they are.
+    /// et al. 2017, arXiv 1711.00937). With `calibrate`, weights start from what the codes stand for, so that
+    /// a block changes once its gradients have moved it far enough. Without `reassign` codes stay as they are.
     pub reassign: Option<usize>,
     /// Train with what the runtime's mode `int8` computes: the input of linear layers is rounded to 8
     /// bits, each token with its own scale, and centroids as they are stored. Gradients are those without
@@ -156,6 +168,13 @@ pub struct Stage {
     pub distill: Option<Distill>,
     /// Stop after this many epochs without a better validation score.
     pub patience: Option<usize>,
+}
+
+impl Stage {
+    /// Whether texts need no labels in it.
+    pub(super) fn learns_from_teacher(&self) -> bool {
+        (self.distill.as_ref()).is_some_and(|distill| distill.labels == 0.0)
+    }
 }
 
 /// Parts of a loss.
@@ -256,6 +275,7 @@ impl Recipe {
         } = &mut recipe;
         let mut paths = vec![model, output, &mut data.train];
         paths.extend(teacher);
+        paths.extend(&mut data.unlabelled);
         for part in [&mut data.validation, &mut data.test] {
             if let Part::File(file) = part {
                 paths.push(file);
@@ -330,6 +350,10 @@ impl Recipe {
                 Part::File(_) => {}
             }
         }
+        if self.data.unlabelled.is_some() && !self.stages.iter().any(Stage::learns_from_teacher) {
+            let message = "data.unlabelled: no stage learns from the teacher alone";
+            return Err(config(message.into()));
+        }
         self.plan()?;
         for stage in &self.stages {
             self.check_stage(stage)
@@ -353,10 +377,21 @@ impl Recipe {
             ("layer-drop", below_one(stage.layer_drop)),
             ("patience", stage.patience != Some(0)),
             ("reassign", stage.reassign != Some(0)),
+            ("calibrate", stage.calibrate != Some(0)),
         ] {
             if !right {
                 return Err(config(format!("{name} is out of range")));
             }
+        }
+        if stage.calibrate.is_some() && stage.weigh_inputs {
+            return Err(config(
+                "calibrate goes beyond weigh-inputs: leave that out".into(),
+            ));
+        }
+        if stage.calibrate.is_some() && stage.quantize.is_empty() {
+            return Err(config(
+                "calibrate is for codes, and quantize names no group".into(),
+            ));
         }
         let of_noise = stage.noise.iter().filter_map(|noise| noise.groups.as_ref());
         for group in stage.quantize.iter().chain(of_noise.flatten()) {

@@ -1,6 +1,5 @@
 //! A run from a recipe to an artifact.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 use tch::Tensor;
 
+use super::encoder::Text;
 use super::examples::batches;
 use super::finish::Tested;
 use super::log::Log;
@@ -24,9 +24,6 @@ use crate::error::{Error, Result};
 const LOGGED: usize = 10;
 /// Texts of a batch where nothing is learnt.
 pub(super) const SCORED: usize = 64;
-
-/// Texts whose token vectors say which inputs of a layer count.
-const WEIGHED: usize = 256;
 
 /// What to do about what an earlier run left in the output directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +165,13 @@ impl Watch<'_> {
         (self.report)(Event::Note(sentence));
     }
 
-    fn validation(&mut self, stage: &str, epoch: usize, metric: Metric, score: f64) -> Result<()> {
+    pub(super) fn validation(
+        &mut self,
+        stage: &str,
+        epoch: usize,
+        metric: Metric,
+        score: f64,
+    ) -> Result<()> {
         (self.report)(Event::Validation {
             stage,
             epoch,
@@ -263,8 +266,16 @@ impl Work {
 }
 
 impl Run<'_> {
-    fn steps_of_epoch(&self) -> usize {
-        self.train.len().div_ceil(self.recipe.batch)
+    /// The texts that a stage learns from.
+    pub(super) fn texts(&self, stage: &Stage) -> &[Text] {
+        match stage.learns_from_teacher() {
+            true => &self.train,
+            false => &self.train[..self.labelled],
+        }
+    }
+
+    fn steps_of_epoch(&self, stage: &Stage) -> usize {
+        self.texts(stage).len().div_ceil(self.recipe.batch)
     }
 
     /// Whether all stages are done; else it was asked to stop.
@@ -291,40 +302,8 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Codes and centroids for the groups of a stage.
-    fn quantize(&mut self, stage: &Stage, watch: &mut Watch<'_>) -> Result<()> {
-        if stage.quantize.is_empty() {
-            return Ok(());
-        }
-        let model = &mut self.model;
-        let names: Vec<String> = (model.weights.to_quantize(Some(&stage.quantize)))
-            .map(str::to_owned)
-            .collect();
-        let squares = match stage.weigh_inputs {
-            true => model.mean_squares(&self.train[..WEIGHED.min(self.train.len())])?,
-            false => HashMap::new(),
-        };
-        for name in names {
-            let how = (
-                squares.get(&name).map(Vec::as_slice),
-                stage.reassign.is_some(),
-            );
-            let error = model
-                .weights
-                .quantize(&name, self.recipe.seed, how, &|_| ())?;
-            watch.note(&format!("{name}: quantized, relative error {error:.3}"));
-            let line = json!({"event": "quantized", "stage": stage.name, "tensor": name,
-                "relative_error": error});
-            watch.log.line(&line)?;
-        }
-        match self.validate()? {
-            Some(score) => watch.validation(&stage.name, 0, self.metric(), score),
-            None => Ok(()),
-        }
-    }
-
     /// How good the model is on the validation texts, if there are any.
-    fn validate(&self) -> Result<Option<f64>> {
+    pub(super) fn validate(&self) -> Result<Option<f64>> {
         if self.validation.is_empty() {
             return Ok(None);
         }
@@ -341,7 +320,7 @@ impl Run<'_> {
 
     /// Whether the stage is done; else it was asked to stop.
     fn stage(&mut self, stage: &Stage, mut work: Work, watch: &mut Watch<'_>) -> Result<bool> {
-        let (recipe, each) = (self.recipe, self.steps_of_epoch());
+        let (recipe, each) = (self.recipe, self.steps_of_epoch(stage));
         let number = work.place.stage;
         let steps = stage.epochs * each;
         let (mut epoch, mut order) = (usize::MAX, Vec::new());
@@ -350,13 +329,13 @@ impl Run<'_> {
             if epoch != step / each {
                 epoch = step / each;
                 let seed = mix(&[recipe.seed, number as u64, epoch as u64, 2]);
-                order = batches(&self.train, recipe.batch, seed);
+                order = batches(self.texts(stage), recipe.batch, seed);
             }
             let context = Steps {
                 recipe,
                 stage,
                 teacher: self.teacher.as_ref(),
-                texts: &self.train,
+                texts: self.texts(stage),
             };
             let clock = Clock {
                 stage: number,
@@ -416,14 +395,9 @@ impl Run<'_> {
         taken: Taken,
         watch: &mut Watch<'_>,
     ) -> Result<()> {
-        let each = self.steps_of_epoch();
-        let steps = |stages: &[Stage]| {
-            stages
-                .iter()
-                .map(|stage| stage.epochs * each)
-                .sum::<usize>()
-        };
-        let of = stage.epochs * each;
+        let steps_of = |stage: &Stage| stage.epochs * self.steps_of_epoch(stage);
+        let steps = |stages: &[Stage]| stages.iter().map(steps_of).sum::<usize>();
+        let of = steps_of(stage);
         if place.step.is_multiple_of(LOGGED) || place.step == of {
             let line = json!({"event": "step", "stage": stage.name, "step": place.step,
                 "of": of, "loss": taken.loss, "gradient_norm": taken.norm,

@@ -98,7 +98,10 @@ pub(super) struct Run<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) model: Model,
     pub(super) teacher: Option<Model>,
+    /// For training, first those with labels.
     pub(super) train: Vec<Text>,
+    /// How many texts for training have labels.
+    pub(super) labelled: usize,
     pub(super) validation: Vec<Text>,
     /// Vectors of the validation texts and the test texts, where they are what is learnt.
     pub(super) taught: Option<[Vec<Vec<f32>>; 2]>,
@@ -179,7 +182,9 @@ impl<'a> Run<'a> {
             model.base.source_digest(),
             taught,
         ];
-        let train = texts(&division.train, "train")?;
+        let mut train = texts(&division.train, "train")?;
+        let labelled = train.len();
+        train.extend(texts(&division.unlabelled, "unlabelled")?);
         let validation = texts(&division.validation, "validation")?;
         let taught = match (&teacher, &recipe.data.label) {
             (Some(teacher), None) => {
@@ -193,6 +198,7 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             train,
+            labelled,
             validation,
             taught,
             digest: super::digest(parts.concat().as_bytes()),

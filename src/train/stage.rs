@@ -39,14 +39,17 @@ impl Model {
     }
 
     /// The mean square of each input of each linear layer, on some texts: `[columns]` by the weights' names.
-    pub(super) fn mean_squares(&self, texts: &[Text]) -> Result<HashMap<String, Vec<f32>>> {
+    pub(super) fn mean_squares<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a Text>,
+    ) -> Result<HashMap<String, Vec<f32>>> {
         let pass = Pass {
             inputs: Some(RefCell::default()),
             ..self.pass()
         };
         // One by one: padding counts for nothing.
-        for number in 0..texts.len() {
-            let batch = self.batch(texts, &[number]);
+        for text in texts {
+            let batch = Batch::new(self.base.config(), &[text], self.device);
             tch::no_grad(|| pass.run(&batch, false))?;
         }
         let inputs = pass.inputs.unwrap_or_default().into_inner();
@@ -181,6 +184,7 @@ impl Steps<'_> {
             dropout: self.recipe.dropout,
             skipped,
             int8: self.stage.int8,
+            bf16: self.recipe.bf16,
             ..model.pass()
         };
         optimizer.forget();
@@ -234,7 +238,11 @@ impl Steps<'_> {
             return Ok(by_labels(&pass.run(batch, false)?.answers));
         };
         let with_hidden = distill.hidden > 0.0;
-        let taught = teacher.outputs(batch, with_hidden)?;
+        let taught = Pass {
+            bf16: self.recipe.bf16,
+            ..teacher.pass()
+        };
+        let taught = tch::no_grad(|| taught.run(batch, with_hidden))?;
         let outputs = pass.run(batch, with_hidden)?;
         let mut loss = Tensor::from(0f32).to_device(outputs.answers.device());
         if distill.labels > 0.0 {

@@ -322,12 +322,30 @@ impl Weights {
         let pq =
             pq::quantize(matrix, importance, &options, progress).map_err(|e| e.in_tensor(name))?;
         let error = pq.relative_error(matrix);
-        let mut coded = Coded::from_pq(&pq, planned.plan.centroid_type, self.device);
-        if reassigned {
-            coded.latent = Some(leaf(&values, &dimensions(&planned.shape), self.device));
+        self.set_pq(name, &pq, reassigned);
+        Ok(error)
+    }
+
+    /// Gives a matrix codes and centroids; what it was goes on as latent weights if it is to be `reassigned`.
+    pub(super) fn set_pq(&mut self, name: &str, pq: &Pq, reassigned: bool) {
+        let planned = &self.plan[name];
+        let mut coded = Coded::from_pq(pq, planned.plan.centroid_type, self.device);
+        if let (true, Weight::Plain(tensor)) = (reassigned, &self.tensors[name]) {
+            coded.latent = Some(tensor.detach().copy().set_requires_grad(true));
         }
         self.tensors.insert(name.to_owned(), Weight::Coded(coded));
-        Ok(error)
+    }
+
+    /// Gives a tensor that is not quantized other values.
+    pub(super) fn set_plain(&mut self, name: &str, values: &[f32]) {
+        let shape = dimensions(&self.plan[name].shape);
+        let tensor = leaf(values, &shape, self.device);
+        self.tensors.insert(name.to_owned(), Weight::Plain(tensor));
+    }
+
+    /// What is computed with: `[rows][columns]`, or a vector.
+    pub(super) fn present(&self, name: &str) -> Result<Vec<f32>> {
+        self.rows(name, None, false).map(|tensor| to_vec(&tensor))
     }
 
     /// Gives all codes latent weights, or takes them away; where there were none, they are what codes

@@ -13,6 +13,19 @@ def stage(name, epochs, **keys):
     return {"name": name, "epochs": epochs, **keys}
 
 
+# Ablations.
+RATES = [0, 0.05, 0.1, 0.2, 0.5, 1]
+BLOCKS = [4, 8, 16]
+# What the paper found: the first of two is better.
+ORDERS = [
+    ("pq-ipq", "pq"),
+    ("pq-noise-ipq", "pq-ipq"),
+    ("pq-noise-ipq", "pq-qat-ipq"),
+    ("pq-noise-distil", "pq-noise-ipq"),
+    ("int8-noise", "int8-qat"),
+    ("int4-noise", "int4-qat"),
+]
+
 NOISE = {"form": "proxy", "rate": 0.1}
 DISTIL = {"logits": 1.0, "hidden": 1.0}
 
@@ -71,11 +84,11 @@ def rows(epochs):
         # Adjacent layers share weights; and of three such pairs the middle one is left out.
         "pq-share": ("fp32", pq, distilled(), {"share": 2}),
         "pq-share-prune": ("fp32", pq, distilled(), {"share": 2, "layers": [0, 1, 4, 5]}),
-        # Ablations: noise alone before codes; and blocks of one size for all.
-        **{f"rate-{rate}": ("base", pq, only_noise(rate, epochs)) for rate in (0, 0.05, 0.1, 0.2, 0.5, 1)},
+        # Noise alone before codes; and blocks of one size for all.
+        **{f"rate-{rate}": ("base", pq, only_noise(rate, epochs)) for rate in RATES},
         **{
             f"block-{size}": ("fp32", blocks(**{group: size for group in ALL}), distilled())
-            for size in (4, 8, 16)
+            for size in BLOCKS
         },
     }
 

@@ -12,6 +12,7 @@ fn division(train: &str, change: impl FnOnce(&mut Data)) -> Result<Division> {
         text: "text".into(),
         text_b: None,
         label: Some("label".into()),
+        unlabelled: None,
         validation: Part::Share(0.25),
         test: Part::Share(0.2),
         seed: 3,
@@ -19,7 +20,11 @@ fn division(train: &str, change: impl FnOnce(&mut Data)) -> Result<Division> {
     };
     write("test.tsv", "text\tlabel\ntext 3\tb\nother\ta\n");
     write("same.tsv", train);
+    write("more.tsv", "text\ntext 0\nmore\nmore\nstill more\n");
     change(&mut data);
+    if let Some(file) = &mut data.unlabelled {
+        *file = directory.path().join(&*file);
+    }
     for part in [&mut data.test, &mut data.validation] {
         if let Part::File(file) = part {
             *file = directory.path().join(&*file);
@@ -147,4 +152,19 @@ fn batches_hold_each_text_once_and_differ_by_seed() {
         lengths.clone().max().unwrap() - lengths.min().unwrap()
     };
     assert!(batches(&texts, 8, 1).iter().all(|batch| spread(batch) <= 2));
+}
+
+#[test]
+fn texts_without_labels_are_new_ones() {
+    let more = |data: &mut Data| data.unlabelled = Some("more.tsv".into());
+    let with = division(&texts(100), more).unwrap();
+    assert_eq!(names(&with.unlabelled), ["more", "still more"].into());
+    let note = with
+        .notes
+        .iter()
+        .find(|n| n.starts_with("unlabelled: 2 texts were"));
+    assert!(note.is_some(), "{:?}", with.notes);
+    let without = division(&texts(100), |_| ()).unwrap();
+    assert_eq!(names(&with.train), names(&without.train));
+    assert_ne!(with.digest, without.digest);
 }

@@ -95,6 +95,16 @@ fn mistakes_are_named() {
         ),
         (
             "epochs = 1",
+            "epochs = 1\ncalibrate = 9",
+            "calibrate is for codes, and quantize names no group",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\nquantize = [\"ffn\"]\nweigh-inputs = true\ncalibrate = 9",
+            "calibrate goes beyond weigh-inputs",
+        ),
+        (
+            "epochs = 1",
             "epochs = 1\nlearning-rate = nan",
             "learning-rate is out of range",
         ),

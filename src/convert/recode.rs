@@ -1,0 +1,71 @@
+//! Codes for some matrices of a model in training, made as the calibrated conversion makes them.
+
+use std::collections::HashSet;
+
+use super::calibrate::Calibration;
+pub(crate) use super::calibrate::Tokens;
+use super::encode::{pq_options, relative_error};
+use super::trained::Base;
+use crate::error::{Error, Result};
+use crate::quant::Matrix;
+use crate::quant::pq::{self, Pq};
+
+/// What became of the tensors of a model.
+pub(crate) struct Recoded {
+    /// Codes by name, and their relative errors.
+    pub(crate) codes: Vec<(String, Pq, f64)>,
+    /// The biases of their layers, by name.
+    pub(crate) biases: Vec<(String, Vec<f32>)>,
+}
+
+impl Base {
+    /// Gives the matrices `names` codes, one layer after another, so that each comes as close as it can to
+    /// what the model with its present `values` computes of `texts`, on the inputs that the layers before it
+    /// really give. Layers' biases take up what is left of a constant error.
+    ///
+    /// # Errors
+    /// If `values` has one, or for values that are not finite.
+    pub(crate) fn recode(
+        &self,
+        names: &HashSet<String>,
+        values: &dyn Fn(&str) -> Result<Vec<f32>>,
+        texts: Vec<Tokens>,
+        seed: u64,
+    ) -> Result<Recoded> {
+        let conversion = self.conversion();
+        let mut calibration = Calibration::on(conversion, texts)?;
+        let mut recoded = Recoded {
+            codes: Vec::new(),
+            biases: Vec::new(),
+        };
+        for (tensor, planned) in conversion.tensors.iter().zip(&conversion.planned) {
+            let context = |e: Error| e.in_tensor(&tensor.name);
+            let original = values(&tensor.name)?;
+            if !names.contains(&tensor.name) {
+                let adjusted = calibration.bias(&tensor.name, &original);
+                if adjusted != original {
+                    recoded.biases.push((tensor.name.clone(), adjusted.clone()));
+                }
+                calibration.quantized(&tensor.name, &original, adjusted);
+                continue;
+            }
+            let (rows, columns) = tensor.matrix();
+            let matrix = Matrix::new(&original, rows, columns).map_err(context)?;
+            let options = pq_options(&planned.plan, seed);
+            let pq = match calibration.inputs(&tensor.name).map_err(context)? {
+                Some(inputs) => {
+                    let target = inputs.target(&original, rows).map_err(context)?;
+                    let target = Matrix::new(&target, rows, columns).map_err(context)?;
+                    pq::quantize_with_hessian(target, &inputs.hessian, &options, &|_| ())
+                }
+                None => pq::quantize(matrix, None, &options, &|_| ()),
+            };
+            let pq = pq.map_err(context)?;
+            let decoded = pq.dequantize();
+            let error = relative_error(&original, &decoded);
+            calibration.quantized(&tensor.name, &original, decoded);
+            recoded.codes.push((tensor.name.clone(), pq, error));
+        }
+        Ok(recoded)
+    }
+}

@@ -1,0 +1,116 @@
+"""Run files, and what runs gave."""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import threading
+
+from rows import DATA, rows
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RUNS = ROOT / ".cache/experiments/runs"
+FOLDS = 5
+FINISHED = ROOT / "benches/results/training.jsonl"
+LOCK = threading.Lock()
+
+
+def toml(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
+
+
+def directory(data, row, fold):
+    return RUNS / data / row / str(fold)
+
+
+def recipe(data, row, fold):
+    """The run file's text."""
+    start, plan, stages, *more = rows(DATA[data]["epochs"])[row]
+    base, fp32 = "../../../../../minilm-l6-v2", f"../../fp32/{fold}/out/checkpoint"
+    lines = [f'model = "{base if start == "base" else fp32}"', 'output = "out"', "threads = 1"]
+    if row != "fp32":
+        lines.append("bf16 = true")
+    if any("distill" in stage for stage in stages):
+        lines.append(f'teacher = "{fp32}"')
+    lines += [f"{key} = {toml(value)}" for keys in more for key, value in keys.items()]
+    lines += ["", "[data]", f'train = "../../../../{data}.tsv"', f'text = "{DATA[data]["text"]}"']
+    lines += ['label = "label"', f"test = {{ fold = {fold}, of = {FOLDS} }}", "", "[plan]"]
+    lines += [f"{key} = {toml(value)}" for key, value in plan.items()]
+    for stage in stages:
+        lines += ["", "[[stage]]", *(f"{key} = {toml(value)}" for key, value in stage.items())]
+    return "\n".join(lines) + "\n"
+
+
+def key(data, row, fold):
+    """Names a run: the same for the same recipe."""
+    digest = hashlib.sha256(recipe(data, row, fold).encode()).hexdigest()
+    return data, row, fold, digest[:16]
+
+
+def finished():
+    """What runs gave, by key."""
+    lines = FINISHED.read_text().splitlines() if FINISHED.exists() else []
+    results = map(json.loads, lines)
+    return {(r["data"], r["row"], r["fold"], r["recipe"]): r for r in results}
+
+
+def keep(data, row, fold, result):
+    """Keeps what a run printed, and which of its answers are right."""
+    answers = (directory(data, row, fold) / "out/answers.jsonl").read_text().splitlines()
+    answers = sorted(map(json.loads, answers), key=lambda answer: answer["line"])
+    lines = " ".join(str(answer["line"]) for answer in answers)
+    new = {
+        **dict(zip(("data", "row", "fold", "recipe"), key(data, row, fold))),
+        "accuracy": result["int8"]["accuracy"],
+        "exact_accuracy": result["exact"]["accuracy"],
+        "weight_bytes": result["weight_bytes"],
+        "compression_ratio": result["compression_ratio"],
+        # Which lines of the data, and for each whether the answer (mode int8) is right.
+        "lines": hashlib.sha256(lines.encode()).hexdigest()[:16],
+        "right": "".join(str(int(answer["int8"] == answer["label"])) for answer in answers),
+    }
+    with LOCK:
+        known = [r for k, r in finished().items() if k[:3] != (data, row, fold)]
+        known.append(new)
+        known.sort(key=lambda r: (r["data"], list(rows(1)).index(r["row"]), r["fold"]))
+        partial = FINISHED.with_suffix(".tmp")
+        partial.write_text("".join(json.dumps(r) + "\n" for r in known))
+        os.replace(partial, FINISHED)
+
+
+def interval(differences):
+    """A 95 % bootstrap interval of the mean over sentences, in points."""
+    numbers = random.Random(1)
+    means = []
+    for _ in range(2000):
+        means.append(sum(numbers.choices(differences, k=len(differences))) / len(differences))
+    means.sort()
+    return 100 * means[50], 100 * means[-51]
+
+
+def compared(data, row, base):
+    """A row beside another, on the folds for which both are there; None if there is none."""
+    known = finished()
+    pairs = [(known.get(key(data, row, fold)), known.get(key(data, base, fold))) for fold in range(FOLDS)]
+    pairs = [(own, other) for own, other in pairs if own and other]
+    if not pairs:
+        return None
+    right, differences = [], []
+    for own, other in pairs:
+        assert own["lines"] == other["lines"], f"{data} {row}: other texts than those of {base}"
+        right += map(int, own["right"])
+        differences += [int(a) - int(b) for a, b in zip(own["right"], other["right"])]
+    return {
+        "folds": len(pairs),
+        "texts": len(right),
+        "accuracy": 100 * sum(right) / len(right),
+        "difference": 100 * sum(differences) / len(differences),
+        "interval": interval(differences),
+        "weight_bytes": pairs[0][0]["weight_bytes"],
+        "ratio": pairs[0][0]["compression_ratio"],
+    }
