@@ -466,14 +466,16 @@ impl Pq {
 }
 
 /// The code of the nearest centroid (of `[k][block]`) for each block of a matrix, whose rows are first
-/// divided by their `factors`, if they have any: `[rows][blocks of a row]`.
+/// divided by their `factors`, if they have any: `[rows][blocks of a row]`. A block keeps the code that it has
+/// unless its squared distance becomes less than `part` of what it is.
 #[cfg(feature = "train")]
-pub(crate) fn nearest_codes(
+pub(crate) fn nearer_codes(
     (rows, cols): (usize, usize),
     block: usize,
     mut values: Vec<f32>,
     factors: Option<&[f32]>,
     centroids: &[f32],
+    (present, part): (&[u8], f32),
 ) -> Result<Vec<u8>> {
     for (row, &factor) in values
         .chunks_exact_mut(cols)
@@ -491,6 +493,18 @@ pub(crate) fn nearest_codes(
     };
     let mut codes = vec![0; blocks.len()];
     assign(&blocks, centroids, &mut codes);
+    let distance = |values: &[f32], code: u8| -> f32 {
+        let centroid = &centroids[usize::from(code) * block..];
+        let pairs = values.iter().zip(centroid);
+        pairs.map(|(v, c)| (v - c) * (v - c)).sum()
+    };
+    let rows = values.chunks_exact(cols).flat_map(|row| row.chunks(block));
+    for ((values, code), &present) in rows.zip(&mut codes).zip(present) {
+        // The comparison is false where both are 0.
+        if *code != present && !(distance(values, *code) < part * distance(values, present)) {
+            *code = present;
+        }
+    }
     Ok(codes)
 }
 

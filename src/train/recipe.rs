@@ -154,10 +154,11 @@ pub struct Stage {
     /// that its output on the inputs that it will really get is as it was, and biases take up what is left
     /// of a constant error.
     pub calibrate: Option<usize>,
-    /// Every so many steps each block gets the code of the centroid that is then nearest to its weight,
-    /// which goes on being trained beside the centroids (a straight-through estimator, as in van den Oord
-    /// et al. 2017, arXiv 1711.00937). With `calibrate`, weights start from what the codes stand for, so that
-    /// a block changes once its gradients have moved it far enough. Without `reassign` codes stay as they are.
+    /// Every so many steps a block gets the code of another centroid, if that is much nearer to its weights
+    /// (half the squared distance), which go on being trained beside the centroids (a straight-through
+    /// estimator, as in van den Oord et al. 2017, arXiv 1711.00937). With `calibrate`, weights start from what
+    /// the codes stand for, so that a block changes once its gradients have moved it far enough. Without
+    /// `reassign` codes stay as they are.
     pub reassign: Option<usize>,
     /// Train with what the runtime's mode `int8` computes: the input of linear layers is rounded to 8
     /// bits, each token with its own scale, and centroids as they are stored. Gradients are those without

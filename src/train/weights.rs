@@ -13,6 +13,10 @@ use crate::quant::pq::{self, Pq, PqOptions};
 use crate::quant::rng::Rng;
 use crate::quant::{CentroidType, Codebook, Matrix};
 
+/// A block changes where that divides its squared distance to its centroid by two: at the border of two
+/// centroids it would go to and fro for ever.
+const NEARER: f32 = 0.5;
+
 /// The deviation of new weights, as in BERT.
 const NEW: f32 = 0.02;
 
@@ -125,22 +129,24 @@ impl Coded {
         bytes
     }
 
-    /// Gives each block the centroid nearest to its latent weights. Returns how many changed.
+    /// Gives blocks the centroid nearest to their latent weights, where it is much nearer than the one that
+    /// they have. Returns how many changed.
     fn reassign(&mut self) -> Result<usize> {
         let Some(latent) = &self.latent else {
             return Ok(0);
         };
         let factors = self.factors.as_ref().map(to_vec);
-        let codes = pq::nearest_codes(
+        let nearest = pq::nearer_codes(
             (self.rows as usize, self.columns as usize),
             self.block as usize,
             to_vec(latent),
             factors.as_deref(),
             &to_vec(&self.centroids),
+            (&self.bytes(), NEARER),
         )?;
-        let changed = codes.iter().zip(self.bytes()).filter(|(a, b)| **a != *b);
+        let changed = nearest.iter().zip(self.bytes()).filter(|(a, b)| **a != *b);
         let changed = changed.count();
-        self.set_codes(&codes);
+        self.set_codes(&nearest);
         Ok(changed)
     }
 
@@ -368,8 +374,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Gives each block the centroid nearest to its latent weights. Returns the share of blocks that have
-    /// another one than before.
+    /// Gives blocks the centroid nearest to their latent weights, where it is much nearer. Returns the share
+    /// of blocks that have another one than before.
     pub(super) fn reassign(&mut self) -> Result<f64> {
         let (mut changed, mut all) = (0, 0);
         for (name, weight) in &mut self.tensors {

@@ -26,6 +26,9 @@ ORDERS = [
     ("int4-noise", "int4-qat"),
 ]
 
+# Texts, more than there are for training of TREC-6.
+CALIBRATED = 4000
+
 NOISE = {"form": "proxy", "rate": 0.1}
 DISTIL = {"logits": 1.0, "hidden": 1.0}
 
@@ -67,6 +70,8 @@ def rows(epochs):
         "int4-qat": ("base", int4, [scalar("int4", 1.0)]),
         "int4-noise": ("base", int4, [scalar("int4", 0.5)]),
         "pq": ("fp32", pq, [stage("codes", 0, quantize=ALL)]),
+        # Codes as `convert --calibrate` makes them, with (nearly) all training texts.
+        "pq-calibrated": ("fp32", pq, [stage("codes", 0, quantize=ALL, calibrate=CALIBRATED)]),
         "pq-ipq": ("fp32", pq, ipq()),
         "pq-qat-ipq": ("base", pq, [stage("noise", epochs, noise={"form": "exact", "rate": 1.0}, **tune), *ipq()]),
         "pq-noise-ipq": ("base", pq, [stage("noise", epochs, noise=NOISE, **tune), *ipq(NOISE)]),
@@ -81,6 +86,10 @@ def rows(epochs):
                 stage("int8", 1, int8=True, distill=DISTIL, **{"learning-rate": 1e-4, "centroid-learning-rate": 3e-4}),
             ],
         ),
+        # From calibrated codes it takes small steps; and with blocks of 4 everywhere but in tables.
+        "pq-distil": ("fp32", pq, gentle(), {"dropout": 0.0}),
+        "pq4-calibrated": ("fp32", blocks(ffn=4), [stage("codes", 0, quantize=ALL, calibrate=CALIBRATED)]),
+        "pq4-distil": ("fp32", blocks(ffn=4), gentle(), {"dropout": 0.0}),
         # Adjacent layers share weights; and of three such pairs the middle one is left out.
         "pq-share": ("fp32", pq, distilled(), {"share": 2}),
         "pq-share-prune": ("fp32", pq, distilled(), {"share": 2, "layers": [0, 1, 4, 5]}),
@@ -96,6 +105,13 @@ def rows(epochs):
 def distilled(**keys):
     noise = stage("noise", 1, noise=NOISE, distill=DISTIL, **{"learning-rate": 5e-5})
     return [noise, {**at_once(4, DISTIL), **keys}]
+
+
+def gentle():
+    """Small steps from calibrated codes; at last with what is rounded in use."""
+    rates = {"learning-rate": 5e-5, "centroid-learning-rate": 1e-4}
+    codes = stage("codes", 3, quantize=ALL, calibrate=CALIBRATED, distill=DISTIL, **rates)
+    return [codes, stage("int8", 1, int8=True, distill=DISTIL, **rates)]
 
 
 def only_noise(rate, epochs):
