@@ -472,8 +472,9 @@ fn calibrated_codes_keep_more_of_the_model() {
         validations.iter().map(cosine).collect::<Vec<f64>>()
     });
     let [plain, calibrated] = &cosines;
-    assert!(1.0 - calibrated[0] < 0.7 * (1.0 - plain[0]), "{cosines:?}");
-    assert!(calibrated[2] > calibrated[0], "{cosines:?}");
+    assert!(1.0 - calibrated[0] < 0.2 * (1.0 - plain[0]), "{cosines:?}");
+    // There is next to nothing left to learn for the others.
+    assert!(plain[2] > plain[0], "{cosines:?}");
 }
 
 #[test]

@@ -500,8 +500,8 @@ pub(crate) fn nearer_codes(
     };
     let rows = values.chunks_exact(cols).flat_map(|row| row.chunks(block));
     for ((values, code), &present) in rows.zip(&mut codes).zip(present) {
-        // The comparison is false where both are 0.
-        if *code != present && !(distance(values, *code) < part * distance(values, present)) {
+        let nearer = distance(values, *code) < part * distance(values, present);
+        if !nearer {
             *code = present;
         }
     }

@@ -44,7 +44,8 @@ impl Chunk {
     /// `scale` is that of gradients, `first` and `second` correct the two means for where they started.
     fn step(mut self, scale: f64, [first, second]: [f64; 2]) {
         if scale != 1.0 {
-            self.gradient = self.gradient * scale;
+            // Nobody reads it after this.
+            self.gradient *= scale;
         }
         let _ = self.mean.lerp_(&self.gradient, 1.0 - BETA1);
         let _ = (self.square).lerp_(&self.gradient.square(), 1.0 - BETA2);

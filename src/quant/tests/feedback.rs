@@ -142,7 +142,7 @@ fn a_sweep_and_a_codebook_each_lower_the_error() {
     let error = |codes: &[u8], codebook: &[f32]| -> f64 {
         let e = geometry.errors(&data, codebook, codes);
         let mut g = vec![0.0; e.len()];
-        multiply(&e, &damped, COLS, &mut g);
+        Right::new(&damped, COLS).unwrap().multiply(&e, &mut g);
         e.iter().zip(&g).map(|(e, g)| f64::from(e * g)).sum()
     };
     let start = error(&fit.codes, &codebook);
