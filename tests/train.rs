@@ -247,30 +247,21 @@ distill = { labels = 0.5, hidden = 1.0, temperature = 2.0 }
     // Centroids are rounded to int8, the rest to f16.
     assert!(difference.unwrap() < 0.3, "{difference:?}");
 
-    // With texts that have no labels: 40 beside the 486 of 600 that are not for validation or test.
+    // With 40 texts that have no labels an epoch takes more steps, where labels are not needed.
     let mut lines = String::from("text\n");
     (0..40).for_each(|i| lines += &format!("the film is awful {i}\n"));
     fs::write(tiny.path("more.tsv"), lines).unwrap();
     let stages = distilled
         .replace("labels = 0.5, ", "")
         .replace("epochs = 10", "epochs = 1");
-    for (output, stages, texts) in [
-        ("more", format!("{TUNE}{stages}"), 40),
-        ("fewer", format!("{TUNE}{stages}"), 0),
-    ] {
-        let recipe = tiny.recipe(
-            output,
-            "teacher = \"teacher/checkpoint\"\n",
-            &tiny.plan(),
-            &stages,
-        );
-        let text = fs::read_to_string(&recipe).unwrap();
-        if texts > 0 {
-            fs::write(
-                &recipe,
-                text.replace("[data]\n", "[data]\nunlabelled = \"more.tsv\"\n"),
-            )
-            .unwrap();
+    let stages = format!("{TUNE}{stages}");
+    for (output, more) in [("more", true), ("fewer", false)] {
+        let keys = "teacher = \"teacher/checkpoint\"\n";
+        let recipe = tiny.recipe(output, keys, &tiny.plan(), &stages);
+        if more {
+            let text = fs::read_to_string(&recipe).unwrap();
+            let text = text.replace("[data]\n", "[data]\nunlabelled = \"more.tsv\"\n");
+            fs::write(&recipe, text).unwrap();
         }
         finished(start(&recipe, Start::New, None).unwrap());
         let steps = logged(&tiny.path(output), "step");
@@ -280,17 +271,13 @@ distill = { labels = 0.5, hidden = 1.0, temperature = 2.0 }
                 .as_u64()
                 .unwrap()
         };
-        let labelled = of("tune") / 4;
-        assert!(labelled >= 3, "{labelled}");
-        let sizes = (labelled, of("distil"));
-        assert!(
-            if texts > 0 {
-                sizes.1 > sizes.0 + 1
-            } else {
-                sizes.1 == sizes.0
-            },
-            "{sizes:?}"
-        );
+        let (labelled, all) = (of("tune") / 4, of("distil"));
+        let right = if more {
+            all > labelled + 1
+        } else {
+            all == labelled
+        };
+        assert!(right, "{labelled} {all}");
     }
     let text = fs::read_to_string(tiny.path("more.toml")).unwrap();
     let (head, _) = text.split_once("[[stage]]").unwrap();

@@ -269,7 +269,7 @@ fn quantize(
             (NewValues::F16(values), decoded)
         }
         Scheme::Pq => {
-            let mut options = pq_options(plan, conversion.plan.seed);
+            let mut options = plan.pq_options(conversion.plan.seed);
             options.full = conversion.plan.kmeans_full;
             let quantized = match inputs {
                 Some(inputs) => {
@@ -306,13 +306,15 @@ fn quantize(
     Ok((values, error))
 }
 
-pub(super) fn pq_options(plan: &GroupPlan, seed: u64) -> PqOptions {
-    let mut options = PqOptions::new(plan.block);
-    options.centroids = plan.centroids;
-    options.centroid_type = plan.centroid_type;
-    options.row_scale = plan.row_scale;
-    options.seed = seed;
-    options
+impl GroupPlan {
+    pub(crate) fn pq_options(&self, seed: u64) -> PqOptions {
+        let mut options = PqOptions::new(self.block);
+        options.centroids = self.centroids;
+        options.centroid_type = self.centroid_type;
+        options.row_scale = self.row_scale;
+        options.seed = seed;
+        options
+    }
 }
 
 /// `|w - decoded| / |w|`; 0 if both are zero.

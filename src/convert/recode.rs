@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::calibrate::Calibration;
 pub(crate) use super::calibrate::Tokens;
-use super::encode::{pq_options, relative_error};
+use super::encode::relative_error;
 use super::trained::Base;
 use crate::error::{Error, Result};
 use crate::quant::Matrix;
@@ -51,7 +51,7 @@ impl Base {
             }
             let (rows, columns) = tensor.matrix();
             let matrix = Matrix::new(&original, rows, columns).map_err(context)?;
-            let options = pq_options(&planned.plan, seed);
+            let options = planned.plan.pq_options(seed);
             let pq = match calibration.inputs(&tensor.name).map_err(context)? {
                 Some(inputs) => {
                     let target = inputs.target(&original, rows).map_err(context)?;

@@ -37,8 +37,8 @@ const SWEEPS: usize = 2;
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for options out of range and a Hessian of the wrong size, with values that
-/// are not finite, or not positive semidefinite; [`ErrorKind::Checkpoint`] if a centroid does not
-/// fit f16.
+/// are not finite, or not positive semidefinite, and for a `CENTROID_ISA` that is not there;
+/// [`ErrorKind::Checkpoint`] if a centroid does not fit f16.
 pub fn quantize_with_hessian(
     w: Matrix<'_>,
     hessian: &[f32],

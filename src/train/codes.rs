@@ -21,45 +21,40 @@ impl Run<'_> {
         if stage.quantize.is_empty() {
             return Ok(());
         }
-        let texts = match stage.learns_from_teacher() {
-            true => &self.train[..],
-            false => &self.train[..self.labelled],
-        };
-        let model = &mut self.model;
-        let names: Vec<String> = (model.weights.to_quantize(Some(&stage.quantize)))
-            .map(str::to_owned)
-            .collect();
-        let reassigned = stage.reassign.is_some();
+        let texts = self.texts(stage);
+        let seed = self.recipe.seed;
+        let names = self.model.weights.to_quantize(Some(&stage.quantize));
+        let names: Vec<String> = names.map(str::to_owned).collect();
         let errors = if let Some(most) = stage.calibrate {
-            let texts = spread(texts, most).map(|text| Tokens {
+            let tokens = spread(texts, most).map(|text| Tokens {
                 ids: text.ids.clone(),
                 types: text.types.clone(),
             });
-            let weights = &model.weights;
-            let present = |name: &str| weights.present(name);
+            let present = |name: &str| self.model.weights.present(name);
             let names = names.into_iter().collect();
-            let recoded = model
-                .base
-                .recode(&names, &present, texts.collect(), self.recipe.seed)?;
+            let base = &self.model.base;
+            let recoded = base.recode(&names, &present, tokens.collect(), seed)?;
+            let weights = &mut self.model.weights;
             for (name, values) in &recoded.biases {
-                model.weights.set_plain(name, values);
+                weights.set_plain(name, values);
             }
             let set = |(name, pq, error): (String, Pq, f64)| {
                 // Where codes are to change, it is from here: the weights' nearest centroids are others.
-                model.weights.set_pq(&name, &pq, false);
+                weights.set_pq(&name, &pq, false);
                 (name, error)
             };
             recoded.codes.into_iter().map(set).collect()
         } else {
             let squares = match stage.weigh_inputs {
-                true => model.mean_squares(spread(texts, WEIGHED))?,
+                true => self.model.mean_squares(spread(texts, WEIGHED))?,
                 false => HashMap::new(),
             };
+            let weights = &mut self.model.weights;
             let mut errors = Vec::new();
             for name in names {
-                let how = (squares.get(&name).map(Vec::as_slice), reassigned);
-                let weights = &mut model.weights;
-                let error = weights.quantize(&name, self.recipe.seed, how, &|_| ())?;
+                let importance = squares.get(&name).map(Vec::as_slice);
+                let how = (importance, stage.reassign.is_some());
+                let error = weights.quantize(&name, seed, how, &|_| ())?;
                 errors.push((name, error));
             }
             errors

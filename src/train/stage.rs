@@ -34,8 +34,12 @@ impl Model {
     }
 
     /// Without noise, dropout or gradients.
-    pub(super) fn outputs(&self, batch: &Batch, with_hidden: bool) -> Result<Outputs> {
-        tch::no_grad(|| self.pass().run(batch, with_hidden))
+    fn outputs(&self, batch: &Batch, with_hidden: bool, bf16: bool) -> Result<Outputs> {
+        let pass = Pass {
+            bf16,
+            ..self.pass()
+        };
+        tch::no_grad(|| pass.run(batch, with_hidden))
     }
 
     /// The mean square of each input of each linear layer, on some texts: `[columns]` by the weights' names.
@@ -62,7 +66,7 @@ impl Model {
     pub(super) fn answers(&self, texts: &[Text], size: usize) -> Result<Vec<Vec<f32>>> {
         let mut answers = vec![Vec::new(); texts.len()];
         for numbers in super::examples::by_length(texts, size) {
-            let outputs = self.outputs(&self.batch(texts, &numbers), false)?;
+            let outputs = self.outputs(&self.batch(texts, &numbers), false, false)?;
             let values = super::weights::to_vec(&outputs.answers);
             let of_texts = values.chunks_exact(values.len() / numbers.len());
             for (number, values) in numbers.into_iter().zip(of_texts) {
@@ -238,11 +242,7 @@ impl Steps<'_> {
             return Ok(by_labels(&pass.run(batch, false)?.answers));
         };
         let with_hidden = distill.hidden > 0.0;
-        let taught = Pass {
-            bf16: self.recipe.bf16,
-            ..teacher.pass()
-        };
-        let taught = tch::no_grad(|| taught.run(batch, with_hidden))?;
+        let taught = teacher.outputs(batch, with_hidden, self.recipe.bf16)?;
         let outputs = pass.run(batch, with_hidden)?;
         let mut loss = Tensor::from(0f32).to_device(outputs.answers.device());
         if distill.labels > 0.0 {

@@ -9,7 +9,7 @@ use crate::convert::trained::{Base, Trained};
 use crate::convert::{GroupPlan, PlannedTensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels;
-use crate::quant::pq::{self, Pq, PqOptions};
+use crate::quant::pq::{self, Pq};
 use crate::quant::rng::Rng;
 use crate::quant::{CentroidType, Codebook, Matrix};
 
@@ -136,15 +136,16 @@ impl Coded {
             return Ok(0);
         };
         let factors = self.factors.as_ref().map(to_vec);
+        let present = self.bytes();
         let nearest = pq::nearer_codes(
             (self.rows as usize, self.columns as usize),
             self.block as usize,
             to_vec(latent),
             factors.as_deref(),
             &to_vec(&self.centroids),
-            (&self.bytes(), NEARER),
+            (&present, NEARER),
         )?;
-        let changed = nearest.iter().zip(self.bytes()).filter(|(a, b)| **a != *b);
+        let changed = nearest.iter().zip(&present).filter(|(a, b)| a != b);
         let changed = changed.count();
         self.set_codes(&nearest);
         Ok(changed)
@@ -321,10 +322,7 @@ impl Weights {
         let values = to_vec(tensor);
         let matrix = Matrix::new(&values, planned.shape[0], planned.shape[1])
             .map_err(|e| e.in_tensor(name))?;
-        let mut options = PqOptions::new(planned.plan.block);
-        options.centroids = planned.plan.centroids;
-        options.row_scale = planned.plan.row_scale;
-        options.seed = seed;
+        let options = planned.plan.pq_options(seed);
         let pq =
             pq::quantize(matrix, importance, &options, progress).map_err(|e| e.in_tensor(name))?;
         let error = pq.relative_error(matrix);

@@ -60,7 +60,7 @@ def table():
         if any(cells):
             orders.append(f"| {better} above {worse} | {' | '.join(cells)} |")
     if orders:
-        lines += ["", "Whether one row is above another, in points, where the interval excludes 0:", ""]
+        lines += ["", "Whether one row is above another, in points; claimed where the interval excludes 0:", ""]
         lines += ["| order | movie reviews | TREC-6 |", "|---|---|---|", *orders]
     path = RESULTS / "training.md"
     path.write_text("\n".join(lines) + "\n")

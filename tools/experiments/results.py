@@ -1,5 +1,6 @@
 """Run files, and what runs gave."""
 
+import functools
 import hashlib
 import json
 import os
@@ -93,8 +94,10 @@ def interval(differences):
     return 100 * means[50], 100 * means[-51]
 
 
+@functools.cache
 def compared(data, row, base):
-    """A row beside another, on the folds for which both are there; None if there is none."""
+    """A row beside another, on the folds for which both are there; None if there is none. For
+    when all runs are done: what it finds is remembered."""
     known = finished()
     pairs = [(known.get(key(data, row, fold)), known.get(key(data, base, fold))) for fold in range(FOLDS)]
     pairs = [(own, other) for own, other in pairs if own and other]

@@ -215,3 +215,19 @@ proptest! {
         prop_assert_eq!(&pq, &run(w, &options));
     }
 }
+
+/// Halfway to another centroid a block stays, and beyond it, too, until its squared distance is halved.
+#[cfg(feature = "train")]
+#[test]
+fn codes_change_where_another_centroid_is_much_nearer() {
+    let centroids = [0.0, 0.0, 1.0, 0.0];
+    let values = vec![0.4, 0.0, 0.55, 0.0, 0.65, 0.0, 1.0, 0.0];
+    let codes = |present: &[u8], factors: Option<&[f32]>, values: Vec<f32>| {
+        nearer_codes((4, 2), 2, values, factors, &centroids, (present, 0.5)).unwrap()
+    };
+    assert_eq!(codes(&[0; 4], None, values.clone()), [0, 0, 1, 1]);
+    assert_eq!(codes(&[1; 4], None, values.clone()), [0, 1, 1, 1]);
+    // Rows are compared without their factors.
+    let halved = values.iter().map(|v| v / 2.0).collect();
+    assert_eq!(codes(&[0; 4], Some(&[0.5; 4]), halved), [0, 0, 1, 1]);
+}
