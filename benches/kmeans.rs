@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use centroid::quant::{
-    Matrix,
+    Importance, Matrix,
     pq::{PqOptions, quantize},
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -44,7 +44,9 @@ fn pq(c: &mut Criterion) {
             options.row_scale = row_scale;
             let scaled = if row_scale { "/row-scale" } else { "" };
             group.bench_function(format!("{rows}x{cols}/b{block}{scaled}"), |bench| {
-                bench.iter(|| quantize(black_box(w), None, &options, &|_| ()).unwrap());
+                bench.iter(|| {
+                    quantize(black_box(w), Importance::default(), &options, &|_| ()).unwrap()
+                });
             });
         }
     }

@@ -438,7 +438,6 @@ fn layers_are_pruned_and_shared() {
 
 #[test]
 fn calibration_lowers_the_error_on_other_text() {
-    let copy = Copy::of("sbert");
     let texts: Vec<String> = (0..60)
         .map(|i| {
             format!(
@@ -453,39 +452,46 @@ fn calibration_lowers_the_error_on_other_text() {
         "very good and not so bad",
         "best of all",
     ];
-    let embed = |options: &ConvertOptions| -> Vec<f32> {
-        let artifact = artifact(&copy.open(options).unwrap());
-        let embedder = SentenceEmbedder::new(artifact, Options::new().mode(Mode::Exact)).unwrap();
-        embedder
-            .embed(&others)
-            .unwrap()
-            .into_iter()
-            .flat_map(|e| e.vector)
-            .collect()
-    };
-    let expected = embed(&f32_options());
-    let error = |calibration: &[String]| {
-        let mut plan = Plan::default();
-        plan.set_all(|group| {
-            group.centroids = 16;
-            group.block = 2;
-        })
-        .unwrap();
-        let options = ConvertOptions {
-            plan,
-            calibration: calibration.to_vec(),
-            ..Default::default()
+    // A model of sentences, and one with a head: its dense layer is calibrated like the others.
+    for name in ["sbert", "bert-gelu"] {
+        let copy = Copy::of(name);
+        let answers = |options: &ConvertOptions| -> Vec<f32> {
+            let artifact = artifact(&copy.open(options).unwrap());
+            let options = Options::new().mode(Mode::Exact);
+            if name == "sbert" {
+                let embedder = SentenceEmbedder::new(artifact, options).unwrap();
+                let embeddings = embedder.embed(&others).unwrap();
+                return embeddings.into_iter().flat_map(|e| e.vector).collect();
+            }
+            let classifier = TextClassifier::new(artifact, options).unwrap();
+            let mut logits = Vec::new();
+            for mut found in classifier.classify(&others).unwrap() {
+                found.labels.sort_by(|a, b| a.label.cmp(&b.label));
+                logits.extend(found.labels.iter().map(|l| l.logit));
+            }
+            logits
         };
-        let found = embed(&options);
-        found
-            .iter()
-            .zip(&expected)
-            .map(|(a, b)| (a - b).powi(2))
-            .sum::<f32>()
-    };
-    let (plain, calibrated) = (error(&[]), error(&texts));
-    println!("squared error {plain} without calibration, {calibrated} with it");
-    assert!(calibrated < plain);
+        let expected = answers(&f32_options());
+        let error = |calibration: &[String]| {
+            let mut plan = Plan::default();
+            plan.set_all(|group| {
+                group.centroids = 16;
+                group.block = 2;
+            })
+            .unwrap();
+            let options = ConvertOptions {
+                plan,
+                calibration: calibration.to_vec(),
+                ..Default::default()
+            };
+            let found = answers(&options);
+            let pairs = found.iter().zip(&expected);
+            pairs.map(|(a, b)| (a - b).powi(2)).sum::<f32>()
+        };
+        let (plain, calibrated) = (error(&[]), error(&texts));
+        println!("{name}: squared error {plain} without calibration, {calibrated} with it");
+        assert!(calibrated < plain);
+    }
 }
 
 #[test]

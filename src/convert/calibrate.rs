@@ -19,12 +19,14 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Conversion;
+use super::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::attention::{Heads, Queries, attention};
 use crate::kernels::elementwise::{Affine, activate, layer_norm};
 use crate::kernels::{self, Codes, Isa, Threads, Weights, Zero};
 use crate::layout::to_tiles;
 use crate::models::encoder::Config;
+use crate::quant::Importance;
 use crate::quant::linalg::cholesky;
 use crate::text::{Tokenizer, Truncation};
 
@@ -44,6 +46,7 @@ pub(super) struct Calibration<'a> {
     isa: Isa,
     threads: Threads,
     texts: Vec<Tokens>,
+    tables: Tables,
     tensors: HashMap<String, [Stored; 2]>,
     /// Inputs of layer `layer` in both encoders, `[tokens][hidden]`; empty before the embeddings.
     rows: [Vec<f32>; 2],
@@ -71,7 +74,12 @@ enum Stage {
     Output,
     Up,
     Down,
+    /// The dense layer of a classifier, on each text's first token.
+    Head,
 }
+
+/// The layer that a head comes after: any.
+const LAST: usize = usize::MAX;
 
 /// Moments of a linear layer's inputs: `x` in the original encoder, `x'` in the quantized one.
 pub(super) struct Inputs {
@@ -84,8 +92,11 @@ pub(super) struct Inputs {
 }
 
 impl<'a> Calibration<'a> {
-    /// With the conversion's own texts.
-    pub(super) fn new(conversion: &'a Conversion) -> Result<Self> {
+    /// With the conversion's own texts, and the `original` tensors by their names in the artifact.
+    pub(super) fn new(
+        conversion: &'a Conversion,
+        original: &dyn Fn(&str) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
         let tokenizer = Tokenizer::from_stored(&conversion.tokenizer)?;
         let limit = conversion.config.max_tokens;
         let encoded =
@@ -94,12 +105,17 @@ impl<'a> Calibration<'a> {
             types: vec![0; text.ids.len()],
             ids: text.ids,
         });
-        Self::on(conversion, tokens.collect())
+        Self::on(conversion, tokens.collect(), original)
     }
 
     /// With texts of at least a token each.
-    pub(super) fn on(conversion: &'a Conversion, texts: Vec<Tokens>) -> Result<Self> {
+    pub(super) fn on(
+        conversion: &'a Conversion,
+        texts: Vec<Tokens>,
+        original: &dyn Fn(&str) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
         Ok(Self {
+            tables: Tables::new(&conversion.config, &texts, original)?,
             config: &conversion.config,
             layer_of: &conversion.layer_of,
             isa: Isa::detect()?,
@@ -152,6 +168,11 @@ impl<'a> Calibration<'a> {
             self.current = Some(((layer, stage), inputs));
         }
         Ok(self.current.as_ref().map(|(_, inputs)| inputs))
+    }
+
+    /// How much errors of a tensor without such inputs count.
+    pub(super) fn importance(&self, name: &str) -> Importance<'_> {
+        self.tables.importance(name)
     }
 
     /// The bias `name` with the mean error of its layer's output taken out; unchanged if it is not
@@ -238,7 +259,7 @@ impl<'a> Calibration<'a> {
                 ));
             }
         }
-        while self.layer < layer {
+        while self.layer < layer.min(self.layer_of.len()) {
             let from = self.layer_of[self.layer];
             for which in [ORIGINAL, QUANTIZED] {
                 let mut next = Vec::with_capacity(self.rows[which].len());
@@ -294,6 +315,13 @@ impl<'a> Calibration<'a> {
     fn run(&self, which: usize, layer: usize, stage: Stage, chunk: &[Range<usize>]) -> Run {
         let h = self.config.hidden;
         let (first, last) = (chunk[0].start, chunk[chunk.len() - 1].end);
+        if stage == Stage::Head {
+            let row = |text: &Range<usize>| &self.rows[which][text.start * h..][..h];
+            return Run {
+                input: chunk.iter().flat_map(row).copied().collect(),
+                residual: Vec::new(),
+            };
+        }
         let mut x = self.rows[which][first * h..last * h].to_vec();
         let name = |part: &str| format!("layers.{layer}.{part}");
         if stage == Stage::Projections {
@@ -438,6 +466,9 @@ struct Run {
 
 /// Layer and stage of the linear layer that the weight or bias `name` belongs to.
 fn stage_of(name: &str) -> Option<(usize, Stage)> {
+    if name.starts_with("head.dense.") {
+        return Some((LAST, Stage::Head));
+    }
     let mut parts = name.strip_prefix("layers.")?.splitn(2, '.');
     let layer = parts.next()?.parse().ok()?;
     let (part, _) = parts.next()?.rsplit_once('.')?;

@@ -99,7 +99,16 @@ pub(super) fn encode(
     let mut writer = Writer::new(ModelKind::Encoder, config.to_body()?);
     let mut report = Report::default();
     let mut calibration = match (&conversion.source, conversion.calibration.is_empty()) {
-        (Source::Checkpoint(_), false) => Some(Calibration::new(conversion)?),
+        (Source::Checkpoint(checkpoint), false) => {
+            let original = |name: &str| {
+                let mut tensors = conversion.tensors.iter();
+                match tensors.find(|t| t.name == name).map(|t| &t.origin) {
+                    Some(Origin::Checkpoint(name)) => checkpoint.values(name),
+                    _ => Err(Error::new(ErrorKind::Checkpoint, "is missing").in_tensor(name)),
+                }
+            };
+            Some(Calibration::new(conversion, &original)?)
+        }
         _ => None,
     };
     let mut random = random::Weights::new(conversion.plan.seed);
@@ -277,7 +286,11 @@ fn quantize(
                     let matrix = Matrix::new(target, rows, columns)?;
                     pq::quantize_with_hessian(matrix, &inputs.hessian, &options, progress)?
                 }
-                None => pq::quantize(matrix, None, &options, progress)?,
+                None => {
+                    let importance = calibration.as_ref();
+                    let importance = importance.map(|c| c.importance(&tensor.name));
+                    pq::quantize(matrix, importance.unwrap_or_default(), &options, progress)?
+                }
             };
             let decoded = quantized.dequantize();
             (from_pq(quantized), decoded)

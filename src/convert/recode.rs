@@ -33,7 +33,7 @@ impl Base {
         seed: u64,
     ) -> Result<Recoded> {
         let conversion = self.conversion();
-        let mut calibration = Calibration::on(conversion, texts)?;
+        let mut calibration = Calibration::on(conversion, texts, values)?;
         let mut recoded = Recoded {
             codes: Vec::new(),
             biases: Vec::new(),
@@ -58,7 +58,10 @@ impl Base {
                     let target = Matrix::new(&target, rows, columns).map_err(context)?;
                     pq::quantize_with_hessian(target, &inputs.hessian, &options, &|_| ())
                 }
-                None => pq::quantize(matrix, None, &options, &|_| ()),
+                None => {
+                    let importance = calibration.importance(&tensor.name);
+                    pq::quantize(matrix, importance, &options, &|_| ())
+                }
             };
             let pq = pq.map_err(context)?;
             let decoded = pq.dequantize();

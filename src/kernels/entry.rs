@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use bytemuck::Pod;
+use half::f16;
 
+use super::dot::STEP;
 use super::{Codebook, Codes, Weights, Zero};
 use crate::layout::{INT8_GROUP, Tile};
 
@@ -15,14 +17,15 @@ pub(crate) trait Entry: Pod {
     /// Stored integers as they are, where they are values of this type.
     fn stored(values: &[i8]) -> Option<&[Self]>;
 
-    /// Hands `put(o, k, value)` the weights of outputs `outputs` (counted from the tile's first) and
-    /// inputs `inputs`. Zero points are subtracted in `f32` only.
+    /// Hands `put(o, step, values)` the weights of outputs `outputs` (counted from the tile's first) for
+    /// the inputs of each of `steps`; what is beyond the last input is any finite value. Zero points are
+    /// subtracted in `f32` only.
     fn decode(
         weights: &Weights,
         tile: Tile,
         outputs: Range<usize>,
-        inputs: Range<usize>,
-        put: impl FnMut(usize, usize, Self),
+        steps: Range<usize>,
+        put: impl FnMut(usize, usize, [Self; STEP]),
     );
 }
 
@@ -39,20 +42,18 @@ impl Entry for i8 {
         weights: &Weights,
         tile: Tile,
         outputs: Range<usize>,
-        inputs: Range<usize>,
-        mut put: impl FnMut(usize, usize, i8),
+        steps: Range<usize>,
+        put: impl FnMut(usize, usize, [i8; STEP]),
     ) {
+        let units = Units {
+            tile,
+            columns: weights.in_features,
+            outputs,
+            steps,
+        };
         match weights.codes {
-            Codes::Pq { codes, book } => {
-                let units = Units::new(codes, tile, weights.in_features, book.block, 1);
-                units.each(outputs, inputs, |o, k, i, code| {
-                    put(o, k, book.int8[usize::from(code[0]) * book.block + i])
-                });
-            }
-            Codes::Int8(values) => {
-                let units = Units::new(values, tile, weights.in_features, INT8_GROUP, INT8_GROUP);
-                units.each(outputs, inputs, |o, k, i, group| put(o, k, group[i]));
-            }
+            Codes::Pq { codes, book } => units.looked_up(codes, &book.int8, book.block, put),
+            Codes::Int8(values) => units.groups(values, put),
             Codes::F16(_) | Codes::F32(_) => {
                 unreachable!("f16 and f32 weights are always multiplied in f32")
             }
@@ -73,73 +74,105 @@ impl Entry for f32 {
         weights: &Weights,
         tile: Tile,
         outputs: Range<usize>,
-        inputs: Range<usize>,
-        mut put: impl FnMut(usize, usize, f32),
+        steps: Range<usize>,
+        mut put: impl FnMut(usize, usize, [f32; STEP]),
     ) {
-        let columns = weights.in_features;
+        let units = Units {
+            tile,
+            columns: weights.in_features,
+            outputs,
+            steps,
+        };
         let zero = |o: usize| weights.zero.of(tile.first + o) as f32;
         match weights.codes {
             Codes::Pq { codes, book } => {
-                let units = Units::new(codes, tile, columns, book.block, 1);
-                units.each(outputs, inputs, |o, k, i, code| {
-                    let centroid = usize::from(code[0]) * book.block;
-                    put(o, k, book.f32[centroid + i] - zero(o))
+                units.looked_up(codes, &book.f32, book.block, |o, step, values| {
+                    let zero = zero(o);
+                    put(o, step, values.map(|v| v - zero));
                 });
             }
-            Codes::Int8(values) => {
-                let units = Units::new(values, tile, columns, INT8_GROUP, INT8_GROUP);
-                units.each(outputs, inputs, |o, k, i, group| {
-                    put(o, k, f32::from(group[i]) - zero(o))
-                });
-            }
-            Codes::F16(values) => {
-                let units = Units::new(values, tile, columns, 1, 1);
-                units.each(outputs, inputs, |o, k, _, v| put(o, k, v[0].to_f32()));
-            }
-            Codes::F32(values) => {
-                let units = Units::new(values, tile, columns, 1, 1);
-                units.each(outputs, inputs, |o, k, _, v| put(o, k, v[0]));
-            }
+            Codes::Int8(values) => units.groups(values, |o, step, values| {
+                let zero = zero(o);
+                put(o, step, values.map(|v| f32::from(v) - zero));
+            }),
+            Codes::F16(values) => units.columns(values, f16::to_f32, put),
+            Codes::F32(values) => units.columns(values, |v| v, put),
         }
     }
 }
 
-/// A tile's units, `[units][width][each]`, of `block` inputs each.
-struct Units<'a, T> {
-    values: &'a [T],
-    width: usize,
-    block: usize,
-    each: usize,
+/// Outputs (counted from the tile's first) and steps of the input that are wanted of a tile.
+struct Units {
+    tile: Tile,
+    columns: usize,
+    outputs: Range<usize>,
+    steps: Range<usize>,
 }
 
-impl<'a, T> Units<'a, T> {
-    fn new(values: &'a [T], tile: Tile, columns: usize, block: usize, each: usize) -> Self {
-        let range = tile.range(columns.div_ceil(block));
-        Self {
-            values: &values[range.start * each..range.end * each],
-            width: tile.width,
-            block,
-            each,
-        }
-    }
-
-    /// For each output and input of the ranges: where it is in its unit, and the unit.
-    fn each(
-        &self,
-        outputs: Range<usize>,
-        inputs: Range<usize>,
-        mut f: impl FnMut(usize, usize, usize, &[T]),
+impl Units {
+    /// Codes, `[units][width]`, of `block` inputs each.
+    fn looked_up<E: Pod>(
+        self,
+        codes: &[u8],
+        table: &[E],
+        block: usize,
+        mut put: impl FnMut(usize, usize, [E; STEP]),
     ) {
-        let mut k = inputs.start;
-        while k < inputs.end {
-            let unit = k / self.block;
-            let end = ((unit + 1) * self.block).min(inputs.end);
-            let row = &self.values[unit * self.width * self.each..][..self.width * self.each];
-            for o in outputs.clone() {
-                let values = &row[o * self.each..][..self.each];
-                (k..end).for_each(|k| f(o, k, k - unit * self.block, values));
+        let width = self.tile.width;
+        let codes = &codes[self.tile.range(self.columns.div_ceil(block))];
+        for step in self.steps {
+            let mut places = [(0, 0); STEP];
+            let inputs = STEP.min(self.columns - step * STEP);
+            for (i, place) in places[..inputs].iter_mut().enumerate() {
+                let k = step * STEP + i;
+                *place = (k / block * width, k % block);
             }
-            k = end;
+            for o in self.outputs.clone() {
+                let mut values = [E::zeroed(); STEP];
+                for (value, &(row, at)) in values.iter_mut().zip(&places[..inputs]) {
+                    *value = table[usize::from(codes[row + o]) * block + at];
+                }
+                put(o, step, values);
+            }
+        }
+    }
+
+    /// Integers, `[steps][width][STEP]`.
+    fn groups(self, values: &[i8], mut put: impl FnMut(usize, usize, [i8; STEP])) {
+        const { assert!(STEP == INT8_GROUP) };
+        let range = self.tile.range(self.columns.div_ceil(STEP));
+        let (groups, _) = values[range.start * STEP..range.end * STEP].as_chunks::<STEP>();
+        for step in self.steps {
+            let row = &groups[step * self.tile.width..][..self.tile.width];
+            for o in self.outputs.clone() {
+                put(o, step, row[o]);
+            }
+        }
+    }
+
+    /// Values, `[columns][width]`.
+    fn columns<T: Pod>(
+        self,
+        values: &[T],
+        decode: impl Fn(T) -> f32,
+        mut put: impl FnMut(usize, usize, [f32; STEP]),
+    ) {
+        let width = self.tile.width;
+        let values = &values[self.tile.range(self.columns)];
+        for step in self.steps {
+            let end = values.len().min((step + 1) * STEP * width);
+            let rows = &values[step * STEP * width..end];
+            if rows.len() == STEP * width {
+                let rows: [&[T]; STEP] = std::array::from_fn(|i| &rows[i * width..][..width]);
+                for o in self.outputs.clone() {
+                    put(o, step, std::array::from_fn(|i| decode(rows[i][o])));
+                }
+            } else {
+                for o in self.outputs.clone() {
+                    let value = |i: usize| rows.get(i * width + o).map_or(0.0, |&v| decode(v));
+                    put(o, step, std::array::from_fn(value));
+                }
+            }
         }
     }
 }

@@ -330,7 +330,7 @@ impl<D: Dot> Product<'_, D> {
         }
     }
 
-    /// Whatever has no lookup of its own: decoded one value at a time.
+    /// Whatever has no lookup of its own: decoded one output's step at a time.
     fn decoded(&self, dot: D, panel: &mut Buffer, sums: &mut [D::Sum]) {
         let chunks = Chunks::new::<D>(self.count);
         for (from, to) in self.blocks() {
@@ -342,16 +342,16 @@ impl<D: Dot> Product<'_, D> {
                 let group = D::VECTORS * D::OUTPUTS;
                 let tile = self.tile;
                 let real = outputs.min(tile.width.saturating_sub(start));
-                let inputs = from * STEP..(to * STEP).min(self.weights.in_features);
+                let filled = self.weights.in_features.div_ceil(STEP);
                 D::Entry::decode(
                     self.weights,
                     tile,
                     start..start + real,
-                    inputs,
-                    |o, k, entry| {
-                        let (o, k) = (o - start, k - from * STEP);
-                        let place = (o / group * steps + k / STEP) * group + o % group;
-                        cells[place * STEP + k % STEP] = D::cell(entry);
+                    from..to.min(filled),
+                    |o, step, values| {
+                        let (o, step) = (o - start, step - from);
+                        let place = (o / group * steps + step) * group + o % group;
+                        cells[place * STEP..][..STEP].copy_from_slice(&values.map(D::cell));
                     },
                 );
                 self.with_panel(dot, cells, (from, to), (start, outputs), &chunks, 0, sums);

@@ -19,16 +19,13 @@ pub(super) enum Mass<'a> {
     One,
     /// One factor a row.
     Row(&'a [f32]),
-    /// One factor a block, `[rows][blocks in a row]`.
-    Block(&'a [f32]),
 }
 
 impl Mass<'_> {
-    fn of(self, row: usize, block: usize) -> f32 {
+    pub(super) fn of(self, row: usize) -> f32 {
         match self {
             Self::One => 1.0,
             Self::Row(mass) => mass[row],
-            Self::Block(mass) => mass[block],
         }
     }
 }
@@ -70,8 +67,8 @@ impl Blocks<'_> {
         }
     }
 
-    pub(super) fn mass_of(&self, r: usize, j: usize) -> f32 {
-        self.mass.of(r, r * self.per_row() + j)
+    pub(super) fn mass_of(&self, r: usize) -> f32 {
+        self.mass.of(r)
     }
 
     /// Rows in a chunk: a function of the shape alone. At most 256 chunks, none tiny.
@@ -303,7 +300,7 @@ fn measure(blocks: &Blocks<'_>, centroids: &[f32], first: usize, codes: &[u8]) -
         for (j, &code) in codes.iter().enumerate() {
             let k = usize::from(code);
             let x = blocks.get(first + r, j);
-            let mass = f64::from(blocks.mass_of(first + r, j));
+            let mass = f64::from(blocks.mass_of(first + r));
             let c = &centroids[k * b..][..b];
             let sum = &mut stats.sum[k * b..][..b];
             let weight = &mut stats.weight[k * b..][..b];
@@ -361,7 +358,7 @@ mod tests {
                     of(code) <= least + 1e-5 * (size + 1.0),
                     "row {r}, block {j}"
                 );
-                total += f64::from(blocks.mass_of(r, j)) * of(code);
+                total += f64::from(blocks.mass_of(r)) * of(code);
             }
         }
         assert!((stats.total_error() - total).abs() <= 1e-9 * total);

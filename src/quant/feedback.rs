@@ -16,7 +16,7 @@ use super::Progress;
 use super::blocks::inverse_power_of_two;
 use super::codebook::Codebook;
 use super::linalg::{ROWS, Right, add_scaled, cholesky, upper_factor};
-use super::matrix::Matrix;
+use super::matrix::{Importance, Matrix};
 use super::nearest::{GROUP, Tiles, bias_len};
 use super::pq::{Fit, Pq, PqOptions, decode_row};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,7 +51,11 @@ pub fn quantize_with_hessian(
     let geometry = Geometry::new(hessian, w.cols(), options.block)?;
     progress.step();
 
-    let mut fit = Fit::new(w, Some(&geometry.importance), options, &mut progress)?;
+    let importance = Importance {
+        columns: Some(&geometry.importance),
+        rows: None,
+    };
+    let mut fit = Fit::new(w, importance, options, &mut progress)?;
     let mut codebook = fit.codebook.decode();
     geometry.feedback(fit.rows.data(), &codebook, &mut fit.codes);
     progress.step();
@@ -309,7 +313,7 @@ impl Geometry {
     /// Moves `codebook` towards the least error under the codes of `fit`. Returns `[k][b]`, how
     /// much each value's own error counts.
     fn fit_codebook(&self, fit: &Fit<'_>, codebook: &mut [f32]) -> Vec<f64> {
-        let mass = |row: usize| fit.rows.mass_of(row);
+        let mass = |row: usize| fit.rows.mass().of(row);
         let weight = self.gather(&fit.codes, codebook.len(), |row, out| {
             for (i, out) in out.iter_mut().enumerate() {
                 *out = mass(row) * self.h[i * self.n + i];

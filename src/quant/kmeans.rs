@@ -2,9 +2,9 @@
 //!
 //! Iterations run on a sample of the blocks when there are many: a codebook of 256 centroids is
 //! as good after a thousand vectors a centroid as after twenty thousand. The sample takes, for
-//! each block position, one row out of each of m equal ranges of rows; so it is itself a matrix
-//! with m rows, and every pass is the same code. The first half of the iterations runs on a quarter
-//! of the sample. One mean step over everything follows.
+//! each block position, one row out of each of m ranges of rows that count the same; so it is itself
+//! a matrix with m rows that all count alike, and every pass is the same code. The first half of the
+//! iterations runs on a quarter of the sample. One mean step over everything follows.
 
 use super::Progress;
 use super::blocks::{Blocks, Mass, Stats, assign, inverse_power_of_two};
@@ -134,12 +134,10 @@ fn split_for_empty(stats: &Stats, centroids: &mut [f32], b: usize, rng: &mut Rng
     any
 }
 
-/// A copied part of a matrix's blocks.
+/// A copied part of a matrix's blocks, drawn as often as they count.
 struct Sample {
     data: Vec<f32>,
     rows: usize,
-    /// `[rows][blocks in a row]`; empty where all blocks count alike.
-    mass: Vec<f32>,
 }
 
 impl Sample {
@@ -150,29 +148,35 @@ impl Sample {
         if rows >= all {
             return None;
         }
+        let mass: Vec<f64> = (0..all)
+            .scan(0.0, |sum, r| {
+                *sum += f64::from(blocks.mass_of(r));
+                Some(*sum)
+            })
+            .collect();
+        // Where no row counts, none counts more.
+        let total = mass[all - 1];
+        let even = matches!(blocks.mass, Mass::One) || !(total > 0.0 && total.is_finite());
         let mut data = Vec::with_capacity(rows * cols);
-        let weighted = !matches!(blocks.mass, Mass::One);
-        let mut mass = Vec::with_capacity(if weighted { rows * per_row } else { 0 });
         for i in 0..rows {
             let (low, high) = (i * all / rows, (i + 1) * all / rows);
             for j in 0..per_row {
-                let r = low + rng.below(high - low);
+                let r = if even {
+                    low + rng.below(high - low)
+                } else {
+                    let at = (i as f64 + rng.uniform_f64()) / rows as f64 * total;
+                    mass.partition_point(|&sum| sum <= at).min(all - 1)
+                };
                 data.extend_from_slice(blocks.get(r, j));
-                if weighted {
-                    mass.push(blocks.mass_of(r, j));
-                }
             }
         }
-        Some(Self { data, rows, mass })
+        Some(Self { data, rows })
     }
 
     fn blocks<'a>(&'a self, of: &Blocks<'a>) -> Blocks<'a> {
         Blocks {
             w: Matrix::trusted(&self.data, self.rows, of.w.cols()),
-            mass: match self.mass.is_empty() {
-                true => Mass::One,
-                false => Mass::Block(&self.mass),
-            },
+            mass: Mass::One,
             ..*of
         }
     }
@@ -203,7 +207,7 @@ fn seed(blocks: &Blocks<'_>, k: usize, rng: &mut Rng) -> Vec<f32> {
         let (r, j) = (at / per_row, at % per_row);
         for (i, value) in blocks.get(r, j).iter().enumerate() {
             x[i * n + at] = unit * value;
-            weight[i * n + at] = blocks.mass_of(r, j) * blocks.weight(j, i);
+            weight[i * n + at] = blocks.mass_of(r) * blocks.weight(j, i);
         }
     }
     // Lowers the errors to what they are with one more centroid, block `at`.
@@ -374,21 +378,25 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_holds_blocks_of_their_own_position() {
-        let data: Vec<f32> = (0..1000 * 7).map(|at| (at % 7) as f32).collect();
+    fn a_sample_holds_blocks_of_their_own_position_as_often_as_they_count() {
+        let data: Vec<f32> = (0..1000 * 7).map(|at| at as f32).collect();
         let mass: Vec<f32> = (0..1000).map(|r| r as f32).collect();
-        let blocks = Blocks {
-            mass: Mass::Row(&mass),
-            ..blocks(&data, 7, 3)
-        };
-        let sample = Sample::draw(&blocks, 50, &mut Rng::new(2)).unwrap();
-        assert_eq!(sample.rows, 17);
-        for row in sample.data.chunks_exact(7) {
-            assert_eq!(row, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let mut blocks = blocks(&data, 7, 3);
+        for (counted, mean) in [(Mass::One, 499.5), (Mass::Row(&mass), 666.3)] {
+            blocks.mass = counted;
+            let sample = Sample::draw(&blocks, 50, &mut Rng::new(2)).unwrap();
+            assert_eq!(sample.rows, 17);
+            let mut sum = 0.0;
+            for row in sample.data.chunks_exact(7) {
+                let columns: Vec<f32> = row.iter().map(|value| value % 7.0).collect();
+                assert_eq!(columns, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+                sum += row.iter().map(|value| (value / 7.0).floor()).sum::<f32>();
+            }
+            // Drawn from ranges that count the same, so close to the mean.
+            assert!((sum / (17.0 * 7.0) - mean).abs() < 10.0, "{sum}");
         }
-        for (at, &mass) in sample.mass.iter().enumerate() {
-            let i = at / 3;
-            assert!((i * 1000 / 17..(i + 1) * 1000 / 17).contains(&(mass as usize)));
-        }
+        // Where no row counts, all do.
+        blocks.mass = Mass::Row(&[0.0; 1000]);
+        assert!(Sample::draw(&blocks, 50, &mut Rng::new(2)).is_some());
     }
 }

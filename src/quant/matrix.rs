@@ -65,19 +65,41 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Checks a vector of per-column weights: one finite, non-negative value a column.
-pub(super) fn check_importance(importance: &[f32], cols: usize) -> Result<()> {
-    if importance.len() != cols {
-        return Err(Error::new(
-            ErrorKind::Config,
-            format!("{} importances for {cols} columns", importance.len()),
-        ));
+/// How much squared errors count: an error in row `r` and column `c` counts `rows[r] * columns[c]`, and
+/// each count is 1 where there is none. Only their ratios matter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Importance<'a> {
+    /// `[cols]`, finite and not negative: the mean square of each input of a linear layer, say.
+    pub columns: Option<&'a [f32]>,
+    /// `[rows]`, finite and not negative: how often a text has each token, in an embedding table.
+    pub rows: Option<&'a [f32]>,
+}
+
+impl<'a> Importance<'a> {
+    /// Checks lengths and values. Importances that are all 0 say nothing and are left out.
+    pub(super) fn checked(mut self, w: Matrix<'_>) -> Result<Self> {
+        let counts = |values: &&'a [f32]| values.iter().any(|&value| value > 0.0);
+        if let Some(columns) = self.columns {
+            check_importance(columns, w.cols(), "column")?;
+            self.columns = self.columns.filter(counts);
+        }
+        if let Some(rows) = self.rows {
+            check_importance(rows, w.rows(), "row")?;
+            self.rows = self.rows.filter(counts);
+        }
+        Ok(self)
+    }
+}
+
+/// Checks weights of columns or rows: `n` finite, non-negative values.
+pub(super) fn check_importance(importance: &[f32], n: usize, of: &str) -> Result<()> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+    if importance.len() != n {
+        let values = importance.len();
+        return wrong(format!("{values} importances for {n} {of}s"));
     }
     match importance.iter().position(|h| !h.is_finite() || *h < 0.0) {
-        Some(at) => Err(Error::new(
-            ErrorKind::Config,
-            format!("the importance of column {at} is {}", importance[at]),
-        )),
+        Some(at) => wrong(format!("the importance of {of} {at} is {}", importance[at])),
         None => Ok(()),
     }
 }
@@ -121,13 +143,20 @@ mod tests {
     }
 
     #[test]
-    fn importance_is_one_non_negative_number_a_column() {
-        assert!(check_importance(&[0.0, 2.0], 2).is_ok());
-        for bad in [&[1.0][..], &[1.0, -0.5], &[f32::NAN, 1.0]] {
-            assert_eq!(
-                check_importance(bad, 2).unwrap_err().kind(),
-                ErrorKind::Config
-            );
+    fn importance_is_one_non_negative_number_a_column_and_a_row() {
+        let w = Matrix::new(&[1.0; 6], 3, 2).unwrap();
+        let of = |columns, rows| Importance { columns, rows }.checked(w);
+        let good = of(Some(&[0.0, 2.0]), Some(&[0.0; 3])).unwrap();
+        assert!(good.columns.is_some() && good.rows.is_none());
+        for (columns, rows, said) in [
+            (Some(&[1.0][..]), None, "1 importances for 2 columns"),
+            (Some(&[1.0, -0.5]), None, "column 1 is -0.5"),
+            (None, Some(&[1.0, 1.0][..]), "2 importances for 3 rows"),
+            (None, Some(&[f32::NAN, 1.0, 1.0]), "row 0 is NaN"),
+        ] {
+            let error = of(columns, rows).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(said), "{error}");
         }
     }
 }

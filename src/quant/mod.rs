@@ -24,7 +24,7 @@ pub(crate) mod rng;
 pub mod scalar;
 
 pub use codebook::{CentroidType, Codebook};
-pub use matrix::Matrix;
+pub use matrix::{Importance, Matrix};
 
 /// Tells a caller's sink how many weights are done, step by step; over a whole call the numbers
 /// add up to the number of weights.

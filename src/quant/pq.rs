@@ -14,7 +14,7 @@ use super::blocks::{Blocks, Mass, Stats, assign};
 use super::codebook::{CentroidType, Codebook, Width};
 use super::half::to_f16;
 use super::kmeans::{KmeansOptions, cluster};
-use super::matrix::{Matrix, check_importance, relative_error};
+use super::matrix::{Importance, Matrix, relative_error};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use super::feedback::quantize_with_hessian;
@@ -130,22 +130,19 @@ pub struct RowScale {
     pub factors: Vec<f16>,
 }
 
-/// Quantizes `w` so that the squared error, weighted by `importance` (`[cols]`, not negative: the
-/// mean square of each input, say), is small. `progress` is told how many more weights are done.
+/// Quantizes `w` so that the squared error, weighted by `importance`, is small. `progress` is told how
+/// many more weights are done.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for options out of range and a bad `importance`;
 /// [`ErrorKind::Checkpoint`] if a centroid does not fit f16.
 pub fn quantize(
     w: Matrix<'_>,
-    importance: Option<&[f32]>,
+    importance: Importance<'_>,
     options: &PqOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Pq> {
     options.check()?;
-    if let Some(importance) = importance {
-        check_importance(importance, w.cols())?;
-    }
     let mut progress = Progress::new(w.data().len(), options.steps(), progress);
     Ok(Fit::new(w, importance, options, &mut progress)?.finish())
 }
@@ -164,13 +161,15 @@ pub(super) struct Fit<'a> {
 impl<'a> Fit<'a> {
     pub(super) fn new(
         w: Matrix<'a>,
-        importance: Option<&[f32]>,
+        importance: Importance<'a>,
         options: &PqOptions,
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
-        // Importances that are all 0 say nothing.
-        let importance = importance.filter(|h| h.iter().any(|&h| h > 0.0));
-        let mut rows = Rows::new(w, options.row_scale);
+        let Importance {
+            columns: importance,
+            rows: counts,
+        } = importance.checked(w)?;
+        let mut rows = Rows::new(w, options.row_scale, counts);
         let blocks = rows.blocks(w, options.block, importance);
         let clusters = cluster(&blocks, &options.kmeans(), progress);
         let (centroids, weight) = (&clusters.centroids, &clusters.stats.weight);
@@ -239,6 +238,8 @@ impl<'a> Fit<'a> {
 /// The rows of a matrix divided by their factors, if they have any.
 pub(super) struct Rows<'a> {
     plain: &'a [f32],
+    /// How much errors of the rows as they were count; 1 if there is none.
+    counts: Option<&'a [f32]>,
     pub(super) scaled: Option<Scaled>,
 }
 
@@ -246,17 +247,18 @@ pub(super) struct Scaled {
     pub(super) factors: Vec<f16>,
     /// `W[r] / factors[r]`; zeros where the factor is 0.
     pub(super) data: Vec<f32>,
-    /// Squares of the factors.
+    /// How much errors of the divided rows count: squares of the factors, times `counts`.
     pub(super) mass: Vec<f32>,
 }
 
 impl<'a> Rows<'a> {
     /// Factors start as the root mean squares of the rows, over the largest of them.
-    fn new(w: Matrix<'a>, scale: bool) -> Self {
+    fn new(w: Matrix<'a>, scale: bool, counts: Option<&'a [f32]>) -> Self {
         let plain = w.data();
         if !scale {
             return Self {
                 plain,
+                counts,
                 scaled: None,
             };
         }
@@ -277,9 +279,10 @@ impl<'a> Rows<'a> {
             data: vec![0.0; plain.len()],
             mass: vec![0.0; w.rows()],
         };
-        scaled.divide(w);
+        scaled.divide(w, counts);
         Self {
             plain,
+            counts,
             scaled: Some(scaled),
         }
     }
@@ -304,15 +307,11 @@ impl<'a> Rows<'a> {
     }
 
     pub(super) fn mass(&self) -> Mass<'_> {
-        match &self.scaled {
-            Some(scaled) => Mass::Row(&scaled.mass),
-            None => Mass::One,
+        match (&self.scaled, self.counts) {
+            (Some(scaled), _) => Mass::Row(&scaled.mass),
+            (None, Some(counts)) => Mass::Row(counts),
+            (None, None) => Mass::One,
         }
-    }
-
-    /// How much the error of a divided row counts.
-    pub(super) fn mass_of(&self, row: usize) -> f32 {
-        self.scaled.as_ref().map_or(1.0, |s| s.mass[row])
     }
 
     /// Gives each row the factor with the least squared error under its codes.
@@ -354,17 +353,17 @@ impl<'a> Rows<'a> {
                 *factor = to_f16((product / square).max(0.0) as f32)?;
             }
         }
-        scaled.divide(w);
+        scaled.divide(w, self.counts);
         Ok(())
     }
 }
 
 impl Scaled {
-    fn divide(&mut self, w: Matrix<'_>) {
+    fn divide(&mut self, w: Matrix<'_>, counts: Option<&[f32]>) {
         let rows = self.data.chunks_exact_mut(w.cols()).zip(&mut self.mass);
         for (r, (row, mass)) in rows.enumerate() {
             let factor = self.factors[r].to_f32();
-            *mass = factor * factor;
+            *mass = factor * factor * counts.map_or(1.0, |counts| counts[r]);
             if factor == 0.0 {
                 row.fill(0.0);
             } else {

@@ -123,7 +123,7 @@ pub fn quantize(
     options: &ScalarOptions,
 ) -> Result<Scalar> {
     if let Some(importance) = importance {
-        check_importance(importance, w.cols())?;
+        check_importance(importance, w.cols(), "column")?;
     }
     let (rows, cols) = (w.rows(), w.cols());
     // The unit in which grids are chosen: rows, or everything.

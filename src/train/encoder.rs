@@ -35,6 +35,23 @@ pub(super) struct Text {
     pub(super) label: i64,
 }
 
+impl Text {
+    /// The first `share` of its tokens, and all but the first `share` of the `other`'s: no longer than the
+    /// longer of both.
+    pub(super) fn spliced(&self, other: &Self, share: f64) -> Self {
+        let cut = |text: &Self| (share * text.ids.len() as f64) as usize;
+        let (own, others) = (cut(self), cut(other));
+        let splice = |own_values: &[u32], other_values: &[u32]| {
+            [&own_values[..own], &other_values[others..]].concat()
+        };
+        Self {
+            ids: splice(&self.ids, &other.ids),
+            types: splice(&self.types, &other.types),
+            label: self.label,
+        }
+    }
+}
+
 impl Batch {
     pub(super) fn new(config: &Config, texts: &[&Text], device: Device) -> Self {
         let longest = texts.iter().map(|text| text.ids.len()).max().unwrap_or(0);

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::quant::Matrix;
 use crate::quant::pq::{self, PqOptions};
+use crate::quant::{Importance, Matrix};
 
 /// What becomes of the blocks or values that are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -252,7 +252,7 @@ fn decoded(w: &Tensor, block: usize, iterations: usize, seed: u64) -> Result<Ten
     let mut options = PqOptions::new(block);
     options.iterations = iterations;
     options.seed = seed;
-    let quantized = pq::quantize(matrix, None, &options, &|_| ())?;
+    let quantized = pq::quantize(matrix, Importance::default(), &options, &|_| ())?;
     let decoded = Tensor::from_slice(&quantized.dequantize());
     Ok(decoded.view([rows, columns]).to_device(w.device()))
 }

@@ -1,5 +1,6 @@
 //! Steps of a stage.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -193,9 +194,11 @@ impl Steps<'_> {
         };
         optimizer.forget();
         let mut loss = 0.0;
-        for part in numbers.chunks(numbers.len().div_ceil(self.recipe.accumulate)) {
-            let batch = model.batch(self.texts, part);
-            let share = part.len() as f64 / numbers.len() as f64;
+        let texts = self.read(numbers, seeds);
+        for part in texts.chunks(texts.len().div_ceil(self.recipe.accumulate)) {
+            let part: Vec<&Text> = part.iter().map(|text| &**text).collect();
+            let batch = Batch::new(model.base.config(), &part, model.device);
+            let share = part.len() as f64 / texts.len() as f64;
             let part = self.loss(&pass, &batch)? * share;
             loss += part.double_value(&[]);
             if !loss.is_finite() {
@@ -220,6 +223,21 @@ impl Steps<'_> {
             norm,
             rate: rates.weights,
         })
+    }
+
+    /// The texts of a step, some of them spliced.
+    fn read(&self, numbers: &[usize], [seed, stage, step]: [u64; 3]) -> Vec<Cow<'_, Text>> {
+        let chance = self.stage.distill.as_ref().map_or(0.0, |d| d.splice);
+        let mut rng = Rng::new(mix(&[seed, stage, step, 2]));
+        let text = |&number: &usize| {
+            let text = &self.texts[number];
+            if rng.uniform_f64() >= chance {
+                return Cow::Borrowed(text);
+            }
+            let other = &self.texts[numbers[rng.below(numbers.len())]];
+            Cow::Owned(text.spliced(other, rng.uniform_f64()))
+        };
+        numbers.iter().map(text).collect()
     }
 
     fn diverged(&self, clock: Clock, what: &str) -> Error {

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernels;
 use crate::quant::pq::{self, Pq};
 use crate::quant::rng::Rng;
-use crate::quant::{CentroidType, Codebook, Matrix};
+use crate::quant::{CentroidType, Codebook, Importance, Matrix};
 
 /// A block changes where that divides its squared distance to its centroid by two: at the border of two
 /// centroids it would go to and fro for ever.
@@ -323,6 +323,10 @@ impl Weights {
         let matrix = Matrix::new(&values, planned.shape[0], planned.shape[1])
             .map_err(|e| e.in_tensor(name))?;
         let options = planned.plan.pq_options(seed);
+        let importance = Importance {
+            columns: importance,
+            rows: None,
+        };
         let pq =
             pq::quantize(matrix, importance, &options, progress).map_err(|e| e.in_tensor(name))?;
         let error = pq.relative_error(matrix);

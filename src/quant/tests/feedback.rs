@@ -68,8 +68,17 @@ fn beats_plain_and_diagonal_kmeans_by_far_on_correlated_inputs() {
         let mut options = PqOptions::new(block);
         options.row_scale = row_scale;
         options.centroids = 64;
-        let plain = quantize(w, None, &options, &|_| ()).unwrap();
-        let weighted = quantize(w, Some(&diagonal), &options, &|_| ()).unwrap();
+        let plain = quantize(w, Importance::default(), &options, &|_| ()).unwrap();
+        let weighted = quantize(
+            w,
+            Importance {
+                columns: Some(&diagonal),
+                rows: None,
+            },
+            &options,
+            &|_| (),
+        )
+        .unwrap();
         options.refinements = 0;
         let first = quantize_with_hessian(w, &h, &options, &|_| ()).unwrap();
         options.refinements = 3;
@@ -137,7 +146,7 @@ fn a_sweep_and_a_codebook_each_lower_the_error() {
     let geometry = Geometry::new(&h, COLS, 4).unwrap();
     let damped = geometry.h.clone();
     let mut progress = Progress::new(1, 1, &|_| ());
-    let mut fit = Fit::new(w, None, &options, &mut progress).unwrap();
+    let mut fit = Fit::new(w, Importance::default(), &options, &mut progress).unwrap();
     let mut codebook = fit.codebook.decode();
     let error = |codes: &[u8], codebook: &[f32]| -> f64 {
         let e = geometry.errors(&data, codebook, codes);

@@ -7,8 +7,15 @@ fn normal(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| rng.normal()).collect()
 }
 
+fn columns(columns: &[f32]) -> Importance<'_> {
+    Importance {
+        columns: Some(columns),
+        rows: None,
+    }
+}
+
 fn run(w: Matrix<'_>, options: &PqOptions) -> Pq {
-    quantize(w, None, options, &|_| ()).unwrap()
+    quantize(w, Importance::default(), options, &|_| ()).unwrap()
 }
 
 /// What every result must satisfy.
@@ -39,16 +46,29 @@ fn bad_options_and_importances_are_errors() {
     for (block, centroids) in [(0, 256), (MAX_BLOCK + 1, 256), (2, 1), (2, 257)] {
         let mut options = PqOptions::new(block);
         options.centroids = centroids;
-        let error = quantize(w, None, &options, &|_| ()).unwrap_err();
+        let error = quantize(w, Importance::default(), &options, &|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
     }
     for importance in [&[1.0; 3][..], &[1.0, 1.0, 1.0, -1.0]] {
-        assert!(quantize(w, Some(importance), &PqOptions::new(2), &|_| ()).is_err());
+        assert!(quantize(w, columns(importance), &PqOptions::new(2), &|_| ()).is_err());
+    }
+    for rows in [&[1.0; 3][..], &[1.0, f32::INFINITY]] {
+        let importance = Importance {
+            columns: None,
+            rows: Some(rows),
+        };
+        assert!(quantize(w, importance, &PqOptions::new(2), &|_| ()).is_err());
     }
     let large = [1e6; 8];
     let mut options = PqOptions::new(2);
     options.centroid_type = CentroidType::F16;
-    let error = quantize(Matrix::new(&large, 2, 4).unwrap(), None, &options, &|_| ()).unwrap_err();
+    let error = quantize(
+        Matrix::new(&large, 2, 4).unwrap(),
+        Importance::default(),
+        &options,
+        &|_| (),
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Checkpoint);
 }
 
@@ -168,8 +188,36 @@ fn importance_moves_error_to_unimportant_columns() {
     };
     let options = PqOptions::new(4);
     let plain = run(w, &options);
-    let weighted = quantize(w, Some(&importance), &options, &|_| ()).unwrap();
+    let weighted = quantize(w, columns(&importance), &options, &|_| ()).unwrap();
     assert!(weighted_error(&weighted) < 0.5 * weighted_error(&plain));
+}
+
+#[test]
+fn importance_moves_error_to_unimportant_rows() {
+    let data = normal(6000 * 16, 7);
+    let w = Matrix::new(&data, 6000, 16).unwrap();
+    // Like words: a few are most of a text.
+    let counts: Vec<f32> = (0..6000).map(|r| 1000.0 / (r + 1) as f32).collect();
+    let weighted_error = |pq: &Pq| -> f64 {
+        let decoded = pq.dequantize();
+        let rows = decoded.chunks_exact(16).zip(data.chunks_exact(16));
+        let square = |(a, b): (&f32, &f32)| f64::from((a - b).powi(2));
+        rows.zip(&counts)
+            .map(|((a, b), &count)| f64::from(count) * a.iter().zip(b).map(square).sum::<f64>())
+            .sum()
+    };
+    for row_scale in [false, true] {
+        let mut options = PqOptions::new(4);
+        options.row_scale = row_scale;
+        let plain = run(w, &options);
+        let importance = Importance {
+            columns: None,
+            rows: Some(&counts),
+        };
+        let weighted = quantize(w, importance, &options, &|_| ()).unwrap();
+        let (weighted, plain) = (weighted_error(&weighted), weighted_error(&plain));
+        assert!(weighted < 0.7 * plain, "{weighted} {plain}");
+    }
 }
 
 #[test]
@@ -180,7 +228,7 @@ fn progress_adds_up_to_all_weights() {
         total.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
     };
     let w = Matrix::new(&data, 300, 10).unwrap();
-    quantize(w, None, &PqOptions::new(4), &sink).unwrap();
+    quantize(w, Importance::default(), &PqOptions::new(4), &sink).unwrap();
     assert_eq!(total.into_inner(), 3000);
 }
 

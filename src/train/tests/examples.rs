@@ -168,3 +168,21 @@ fn texts_without_labels_are_new_ones() {
     assert_eq!(names(&with.train), names(&without.train));
     assert_ne!(with.digest, without.digest);
 }
+
+#[test]
+fn a_spliced_text_has_a_beginning_and_an_end() {
+    let text = |ids: &[u32], of_type: u32| Text {
+        ids: ids.to_vec(),
+        types: vec![of_type; ids.len()],
+        label: 1,
+    };
+    let (a, b) = (text(&[1, 2, 3, 4], 0), text(&[10, 11, 12, 13, 14, 15], 1));
+    for (share, ids, types) in [
+        (0.0, &[10, 11, 12, 13, 14, 15][..], &[1, 1, 1, 1, 1, 1][..]),
+        (0.5, &[1, 2, 13, 14, 15], &[0, 0, 1, 1, 1]),
+        (0.99, &[1, 2, 3, 15], &[0, 0, 0, 1]),
+    ] {
+        let spliced = a.spliced(&b, share);
+        assert_eq!((&spliced.ids[..], &spliced.types[..]), (ids, types));
+    }
+}

@@ -128,6 +128,25 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn splicing_is_a_chance_and_for_the_teacher_alone() {
+    let taught = |distill: &str| {
+        let text = MINIMAL.replace("output =", "teacher = \"t\"\noutput =");
+        parse(&format!("{text}distill = {{ {distill} }}\n"))
+    };
+    let recipe = taught("splice = 0.5").unwrap();
+    assert_eq!(recipe.stages[0].distill.as_ref().unwrap().splice, 0.5);
+    for (distill, expected) in [
+        ("splice = 1.5", "distill.splice is a chance"),
+        ("splice = nan", "distill.splice is a chance"),
+        ("splice = 0.5, labels = 1.0", "leave distill.labels out"),
+    ] {
+        let error = taught(distill).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_run_has_a_stage() {
     let (head, _) = MINIMAL.split_once("[[stage]]").unwrap();
     let error = parse(&format!("stage = []\n{head}")).unwrap_err();

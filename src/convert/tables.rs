@@ -1,0 +1,137 @@
+//! How much errors of the embedding tables count.
+//!
+//! An entry of a table is used as often as texts have its token or position; then the sum of the three
+//! tables' rows is normalized: divided by its standard deviation, and each column multiplied by a weight
+//! `g`. So, to first order, the error of column `c` in a use of a row counts `g[c]^2 / variance`.
+
+use super::calibrate::Tokens;
+use crate::error::Result;
+use crate::models::encoder::Config;
+use crate::quant::Importance;
+
+/// Uses that each row is given beside those that are seen: the texts to come have other words, too.
+const UNSEEN: f64 = 0.5;
+
+/// How much errors of each table's rows count, and of their columns.
+pub(super) struct Tables {
+    columns: Vec<f32>,
+    tokens: Vec<f32>,
+    positions: Vec<f32>,
+}
+
+impl Tables {
+    /// With the uses in `texts`, and tensors by their names in the artifact.
+    ///
+    /// # Errors
+    /// If `original` has one.
+    pub(super) fn new(
+        config: &Config,
+        texts: &[Tokens],
+        original: &dyn Fn(&str) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
+        let token = original("embeddings.token")?;
+        let position = original("embeddings.position")?;
+        let of_type = original("embeddings.type")?;
+        let norm = original("embeddings.norm.weight")?;
+        let h = config.hidden;
+        let mut tokens = vec![0f64; config.vocab_size];
+        let mut positions = vec![0f64; config.positions];
+        let (mut total, mut seen) = (0.0, 0);
+        for text in texts {
+            for (t, (&id, &type_id)) in text.ids.iter().zip(&text.types).enumerate() {
+                let (id, p) = (id as usize, t + config.position_offset);
+                let rows = [(&token, id), (&position, p), (&of_type, type_id as usize)];
+                let [a, b, c] = rows.map(|(table, at)| &table[at * h..][..h]);
+                let sum = (0..h).map(|k| f64::from(a[k]) + f64::from(b[k]) + f64::from(c[k]));
+                let (sum, squares) = sum.fold((0.0, 0.0), |(s, q), v| (s + v, q + v * v));
+                let mean = sum / h as f64;
+                let variance = squares / h as f64 - mean * mean + config.layer_norm_eps;
+                let counts = 1.0 / variance.max(f64::MIN_POSITIVE);
+                tokens[id] += counts;
+                positions[p] += counts;
+                total += counts;
+                seen += 1;
+            }
+        }
+        let mean = total / f64::from(seen.max(1));
+        let with_unseen = |uses: Vec<f64>| -> Vec<f32> {
+            let relative = uses.iter().map(|uses| uses / mean + UNSEEN);
+            relative.map(|uses| uses as f32).collect()
+        };
+        Ok(Self {
+            columns: norm.iter().map(|g| g * g).collect(),
+            tokens: with_unseen(tokens),
+            positions: with_unseen(positions),
+        })
+    }
+
+    /// For a table of the embeddings; errors of other tensors all count the same.
+    pub(super) fn importance(&self, name: &str) -> Importance<'_> {
+        let rows = match name {
+            "embeddings.token" => &self.tokens,
+            "embeddings.position" => &self.positions,
+            _ => return Importance::default(),
+        };
+        Importance {
+            columns: Some(&self.columns),
+            rows: Some(rows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::encoder::{Family, HiddenAct, Pooling, Task};
+
+    #[test]
+    fn rows_count_as_they_are_used_and_the_louder_the_less() {
+        let config = Config {
+            family: Family::Bert,
+            vocab_size: 4,
+            hidden: 2,
+            layers: 1,
+            heads: 1,
+            intermediate: 2,
+            positions: 3,
+            position_offset: 0,
+            type_vocab: 1,
+            activation: HiddenAct::Gelu,
+            layer_norm_eps: 0.0,
+            max_tokens: 3,
+            task: Task::Embedding {
+                pooling: Pooling::Mean,
+                normalize: true,
+            },
+        };
+        // Token 1 spreads by 1, token 2 by 2: their variances are 1 and 4.
+        let original = |name: &str| {
+            Ok(match name {
+                "embeddings.token" => vec![9.0, 9.0, 0.0, 2.0, 0.0, 4.0, 9.0, 9.0],
+                "embeddings.position" => vec![0.0; 6],
+                "embeddings.type" => vec![0.0; 2],
+                _ => vec![1.0, -3.0],
+            })
+        };
+        let text = |ids: &[u32]| Tokens {
+            ids: ids.to_vec(),
+            types: vec![0; ids.len()],
+        };
+        let tables = Tables::new(&config, &[text(&[1, 2]), text(&[1])], &original).unwrap();
+        // Uses count 1, 1 and 1/4: 3/4 in the mean.
+        let expected = [0.5, 2.0 / 0.75 + 0.5, 0.25 / 0.75 + 0.5, 0.5];
+        let near = |found: Option<&[f32]>, expected: &[f32]| {
+            let found = found.unwrap();
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a - b).abs() < 1e-5, "{found:?}");
+            }
+        };
+        let token = tables.importance("embeddings.token");
+        near(token.rows, &expected);
+        near(token.columns, &[1.0, 9.0]);
+        let position = tables.importance("embeddings.position");
+        near(position.rows, &[2.0 / 0.75 + 0.5, 0.25 / 0.75 + 0.5, 0.5]);
+        assert!(tables.importance("embeddings.type").rows.is_none());
+    }
+}
