@@ -196,7 +196,10 @@ impl Coded {
         };
         let codes = select(&self.codes);
         let rows = codes.size()[0];
-        let blocks = Tensor::embedding(&centroids, &codes.view([-1]), -1, false, false);
+        // The same as an embedding, whose gradient torch adds up six times slower on a CPU.
+        let codes = codes.view([-1, 1]);
+        let codes = codes.expand([codes.size()[0], self.block], false);
+        let blocks = centroids.gather(0, &codes, false);
         let matrix = blocks.view([rows, -1]).narrow(1, 0, self.columns);
         let matrix = match &self.factors {
             Some(factors) => matrix * select(factors),
