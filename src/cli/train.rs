@@ -143,7 +143,8 @@ impl Train {
                 epoch,
                 metric,
                 score,
-            } => training.validated(stage, epoch, metric, score),
+                divergence,
+            } => training.validated((stage, epoch), (metric, score), divergence),
             Event::Step {
                 stage,
                 step,

@@ -62,12 +62,24 @@ impl Training {
         }
     }
 
-    pub fn validated(&mut self, stage: &str, epoch: usize, metric: Metric, score: f64) {
+    /// After an epoch: a score, and how far answers are from the teacher's.
+    pub fn validated(
+        &mut self,
+        (stage, epoch): (&str, usize),
+        (metric, score): (Metric, f64),
+        divergence: Option<f64>,
+    ) {
         let score = match metric {
             Metric::Accuracy => format!("accuracy {:.2} %", 100.0 * score),
             Metric::Cosine => format!("mean cosine {score:.4}"),
         };
-        self.line(&format!("{stage}, epoch {epoch}: validation {score}"));
+        let from_teacher = match divergence {
+            Some(divergence) => format!(", {divergence:.4} nats from the teacher"),
+            None => String::new(),
+        };
+        self.line(&format!(
+            "{stage}, epoch {epoch}: validation {score}{from_teacher}"
+        ));
         self.validation = Some(score);
     }
 

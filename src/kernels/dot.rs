@@ -70,6 +70,8 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     const ROWS: usize;
     /// Weight vectors side by side.
     const VECTORS: usize;
+    /// At most so many rows leave registers for four weight vectors.
+    const FEW: usize = 2;
     /// Steps of a block of the input; its panel of [`PANEL`](Self::PANEL) outputs fills at most
     /// three quarters of a first-level cache of 32 KiB.
     const STEPS: usize;

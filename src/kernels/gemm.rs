@@ -294,9 +294,7 @@ impl<D: Dot> Product<'_, D> {
             };
             if chunks.count == 1 {
                 let rows = self.count;
-                // With so few rows there are registers for more outputs.
-                let few = if D::ROWS == 8 { 4 } else { 2 };
-                let vectors = if rows <= few { 4 } else { D::VECTORS };
+                let vectors = if rows <= D::FEW { 4 } else { D::VECTORS };
                 for first in (0..self.outputs()).step_by(vectors * D::OUTPUTS) {
                     prefetch(first, vectors * D::OUTPUTS);
                     let block = self.block(source, (0, rows), (from, to), (from, first));

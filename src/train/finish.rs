@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::recipe::Recipe;
-use super::run::{Finished, SCORED, Watch};
+use super::run::{Finished, Metric, SCORED, Watch};
 use super::runtime::Runtime;
 use super::setup::{Run, remove};
 use crate::artifact::write_file;
@@ -75,7 +75,7 @@ impl Run<'_> {
         let shares = self.recipe.share > 1;
         if let Some(values) = self.model.weights.values()
             && !shares
-            && self.taught.is_none()
+            && self.metric() == Metric::Accuracy
         {
             self.model.base.save(&watch.paths.checkpoint, &values)?;
             checkpoint = Some(watch.paths.checkpoint.clone());
@@ -96,8 +96,8 @@ impl Run<'_> {
         };
         let difference = runtime.difference(metric, &self.validation, &answers)?;
         let (tested, lines) = match &self.taught {
-            None => runtime.classify(&self.test)?,
-            Some([_, taught]) => runtime.embed(&self.test, taught)?,
+            Some(taught) if metric == Metric::Cosine => runtime.embed(&self.test, &taught.test)?,
+            _ => runtime.classify(&self.test)?,
         };
         write_file(&watch.paths.answers, &lines, true)?;
         if !self.test.is_empty() {

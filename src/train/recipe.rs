@@ -161,8 +161,8 @@ pub struct Stage {
     /// `reassign` codes stay as they are.
     pub reassign: Option<usize>,
     /// Train with what the runtime's mode `int8` computes: the input of linear layers is rounded to 8
-    /// bits, each token with its own scale, and centroids as they are stored. Gradients are those without
-    /// rounding.
+    /// bits, each token with its own scale, and f16 centroids to what multiplies there. Gradients are those
+    /// without rounding. (Centroids are rounded as they will be stored in every stage.)
     #[serde(default)]
     pub int8: bool,
     /// Learning from the teacher.
@@ -355,6 +355,10 @@ impl Recipe {
                 )?,
                 Part::File(_) => {}
             }
+        }
+        if self.data.label.is_none() && self.teacher.is_none() {
+            let message = "without data.label a teacher is needed, whose vectors are learnt";
+            return Err(config(message.into()));
         }
         if self.data.unlabelled.is_some() && !self.stages.iter().any(Stage::learns_from_teacher) {
             let message = "data.unlabelled: no stage learns from the teacher alone";

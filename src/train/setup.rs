@@ -93,6 +93,13 @@ impl Paths {
     }
 }
 
+/// Logits or vectors of a teacher.
+pub(super) struct Taught {
+    pub(super) validation: Vec<Vec<f32>>,
+    /// None of a classifier, which is tested with labels.
+    pub(super) test: Vec<Vec<f32>>,
+}
+
 /// Everything that a recipe names, read and checked.
 pub(super) struct Run<'a> {
     pub(super) recipe: &'a Recipe,
@@ -103,8 +110,8 @@ pub(super) struct Run<'a> {
     /// How many texts for training have labels.
     pub(super) labelled: usize,
     pub(super) validation: Vec<Text>,
-    /// Vectors of the validation texts and the test texts, where they are what is learnt.
-    pub(super) taught: Option<[Vec<Vec<f32>>; 2]>,
+    /// What the teacher answers, if there is one.
+    pub(super) taught: Option<Taught>,
     pub(super) test: Vec<Example>,
     pub(super) limit: usize,
     /// Of everything that decides the result.
@@ -186,15 +193,15 @@ impl<'a> Run<'a> {
         let labelled = train.len();
         train.extend(texts(&division.unlabelled, "unlabelled")?);
         let validation = texts(&division.validation, "validation")?;
-        let taught = match (&teacher, &recipe.data.label) {
-            (Some(teacher), None) => {
-                let test = texts(&division.test, "test")?;
-                Some([
-                    teacher.answers(&validation, SCORED)?,
-                    teacher.answers(&test, SCORED)?,
-                ])
-            }
-            _ => None,
+        let taught = match &teacher {
+            Some(teacher) => Some(Taught {
+                validation: teacher.answers(&validation, SCORED)?,
+                test: match &recipe.data.label {
+                    Some(_) => Vec::new(),
+                    None => teacher.answers(&texts(&division.test, "test")?, SCORED)?,
+                },
+            }),
+            None => None,
         };
         Ok(Self {
             train,

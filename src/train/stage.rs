@@ -15,6 +15,7 @@ use super::weights::Weights;
 use crate::convert::trained::Base;
 use crate::data::Scores;
 use crate::error::{Error, ErrorKind, Result};
+use crate::models::encoder::Task;
 use crate::quant::rng::Rng;
 
 /// A model in torch.
@@ -77,31 +78,59 @@ impl Model {
         Ok(answers)
     }
 
-    /// How good it is on some texts: the share of right answers, or the mean cosine of its vectors to what
-    /// a teacher `taught`.
+    /// How good it is on some texts, for which a teacher `taught` answers.
     pub(super) fn score(
         &self,
         texts: &[Text],
         taught: Option<&[Vec<f32>]>,
         size: usize,
-    ) -> Result<f64> {
+    ) -> Result<Score> {
         let answers = self.answers(texts, size)?;
-        if let Some(taught) = taught {
-            let cosines = answers
-                .iter()
-                .zip(taught)
-                .map(|(own, taught)| cosine(own, taught));
-            return Ok(cosines.sum::<f64>() / texts.len().max(1) as f64);
+        let mean = |of: fn(&[f32], &[f32]) -> f64, taught: &[Vec<f32>]| {
+            let pairs = answers.iter().zip(taught);
+            pairs.map(|(own, taught)| of(own, taught)).sum::<f64>() / texts.len().max(1) as f64
+        };
+        if let Task::Embedding { .. } = self.base.config().task {
+            return Ok(Score {
+                value: taught.map_or(0.0, |taught| mean(cosine, taught)),
+                divergence: None,
+            });
         }
         let mut scores = Scores::new(self.base.labels());
-        for (text, logits) in texts.iter().zip(answers) {
+        for (text, logits) in texts.iter().zip(&answers) {
             let best = (0..logits.len())
                 .rev()
                 .max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
             scores.add(text.label as usize, best.unwrap_or(0));
         }
-        Ok(scores.accuracy())
+        Ok(Score {
+            value: scores.accuracy(),
+            divergence: taught.map(|taught| mean(divergence_of, taught)),
+        })
     }
+}
+
+/// How good a model is on some texts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Score {
+    /// The share of right answers, or the mean cosine of its vectors to a teacher's.
+    pub(super) value: f64,
+    /// The mean divergence of a classifier's answers from a teacher's.
+    pub(super) divergence: Option<f64>,
+}
+
+/// The Kullback-Leibler divergence of the softmax of our logits from that of the teacher's.
+pub(super) fn divergence_of(own: &[f32], taught: &[f32]) -> f64 {
+    let logarithms = |logits: &[f32]| -> Vec<f64> {
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let above = |logit: &f32| f64::from(logit - most);
+        let total = logits.iter().map(|l| above(l).exp()).sum::<f64>().ln();
+        logits.iter().map(|l| above(l) - total).collect()
+    };
+    let pairs = logarithms(taught).into_iter().zip(logarithms(own));
+    pairs
+        .map(|(taught, own)| taught.exp() * (taught - own))
+        .sum()
 }
 
 /// Of the angle between two vectors; 0 if one is 0.

@@ -20,7 +20,8 @@ pub(super) struct Place {
     pub(super) step: usize,
     /// Steps that the optimizer counts.
     pub(super) optimizer_steps: u64,
-    /// The best validation accuracy of the stage, and the epoch after which it was reached.
+    /// The best validation of the stage (accuracy, cosine, or less the divergence from the teacher), and the
+    /// epoch after which it was reached.
     pub(super) best: Option<(f64, usize)>,
     /// Bytes of the log: lines after them belong to steps that were lost.
     pub(super) log: u64,
@@ -71,9 +72,9 @@ impl NewState {
             ("log".into(), place.log.to_string()),
             ("recipe".into(), recipe.to_owned()),
         ]);
-        if let Some((accuracy, epoch)) = place.best {
+        if let Some((merit, epoch)) = place.best {
             // As bits: the same number comes back.
-            metadata.insert("best".into(), accuracy.to_bits().to_string());
+            metadata.insert("best".into(), merit.to_bits().to_string());
             metadata.insert("best_epoch".into(), epoch.to_string());
         }
         write_file(path, &tensors(views, Some(metadata))?, true)

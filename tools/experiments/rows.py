@@ -90,6 +90,8 @@ def rows(epochs):
         "pq-distil": ("fp32", pq, gentle(), {"dropout": 0.0}),
         "pq4-calibrated": ("fp32", blocks(ffn=4), [stage("codes", 0, quantize=ALL, calibrate=CALIBRATED)]),
         "pq4-distil": ("fp32", blocks(ffn=4), gentle(), {"dropout": 0.0}),
+        # The same with higher rates, codes that change, and half of the texts spliced.
+        "pq4-spliced": ("fp32", blocks(ffn=4), spliced(), {"dropout": 0.0}),
         # Adjacent layers share weights; and of three such pairs the middle one is left out.
         "pq-share": ("fp32", pq, distilled(), {"share": 2}),
         "pq-share-prune": ("fp32", pq, distilled(), {"share": 2, "layers": [0, 1, 4, 5]}),
@@ -112,6 +114,14 @@ def gentle():
     rates = {"learning-rate": 5e-5, "centroid-learning-rate": 1e-4}
     codes = stage("codes", 3, quantize=ALL, calibrate=CALIBRATED, distill=DISTIL, **rates)
     return [codes, stage("int8", 1, int8=True, distill=DISTIL, **rates)]
+
+
+def spliced():
+    distil = {**DISTIL, "splice": 0.5}
+    rates = {"learning-rate": 1e-4, "centroid-learning-rate": 1e-4}
+    keys = {"quantize": ALL, "calibrate": CALIBRATED, "reassign": 20, "warmup": 0.05}
+    codes = stage("codes", 4, distill=distil, **keys, **rates)
+    return [codes, stage("int8", 1, int8=True, distill=distil, **{**rates, "learning-rate": 5e-5})]
 
 
 def only_noise(rate, epochs):

@@ -54,6 +54,7 @@ impl Dot for VnniInt8 {
     type Acc = __m512i;
     const OUTPUTS: usize = 8;
     const ROWS: usize = 8;
+    const FEW: usize = 4;
     const VECTORS: usize = 2;
     const STEPS: usize = 96;
     const PANEL: usize = 32;

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::optimizer::{AdamW, Rates};
 use super::recipe::Distill;
-use super::stage::{Clock, taught_by};
+use super::stage::{Clock, divergence_of, taught_by};
 use super::weights::{Parameter, Role, leaf, to_vec};
 
 fn parameter(values: &[f32], shape: &[i64], role: Role) -> Parameter {
@@ -142,4 +142,16 @@ fn layers_learn_from_layers_evenly_spread() {
     assert_eq!(taught_by(&with(&[0, 6]), 2, 7).unwrap(), [0, 6]);
     assert!(taught_by(&with(&[0, 7]), 2, 7).is_err());
     assert!(taught_by(&with(&[0]), 2, 7).is_err());
+}
+
+#[test]
+fn the_divergence_is_that_of_the_softmax() {
+    // Shares 1/4 and 3/4 of the teacher, 1/2 and 1/2 of ours; a constant changes nothing.
+    let taught = [5.0, 5.0 + 3f32.ln()];
+    let expected = 0.25 * 0.5f64.ln() + 0.75 * 1.5f64.ln();
+    assert!((divergence_of(&[-2.0, -2.0], &taught) - expected).abs() < 1e-6);
+    assert!(divergence_of(&taught, &taught).abs() < 1e-12);
+    // Far apart, it is large and finite.
+    let far = divergence_of(&[0.0, 300.0], &[300.0, 0.0]);
+    assert!((far - 300.0).abs() < 1e-3, "{far}");
 }

@@ -89,6 +89,11 @@ fn mistakes_are_named() {
             "stage \"tune\": distill needs a teacher",
         ),
         (
+            "label = \"label\"\n",
+            "",
+            "without data.label a teacher is needed",
+        ),
+        (
             "epochs = 1",
             "epochs = 1\nwarmup = 2",
             "stage \"tune\": warmup is out of range",
