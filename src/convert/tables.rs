@@ -5,7 +5,7 @@
 //! `g`. So, to first order, the error of column `c` in a use of a row counts `g[c]^2 / variance`.
 
 use super::calibrate::Tokens;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::Config;
 use crate::quant::Importance;
 
@@ -23,7 +23,7 @@ impl Tables {
     /// With the uses in `texts`, and tensors by their names in the artifact.
     ///
     /// # Errors
-    /// If `original` has one.
+    /// If `original` has one, and if embeddings of a text are not finite.
     pub(super) fn new(
         config: &Config,
         texts: &[Tokens],
@@ -46,6 +46,9 @@ impl Tables {
                 let (sum, squares) = sum.fold((0.0, 0.0), |(s, q), v| (s + v, q + v * v));
                 let mean = sum / h as f64;
                 let variance = squares / h as f64 - mean * mean + config.layer_norm_eps;
+                if !variance.is_finite() {
+                    return Err(not_finite());
+                }
                 let counts = 1.0 / variance.max(f64::MIN_POSITIVE);
                 tokens[id] += counts;
                 positions[p] += counts;
@@ -58,8 +61,12 @@ impl Tables {
             let relative = uses.iter().map(|uses| uses / mean + UNSEEN);
             relative.map(|uses| uses as f32).collect()
         };
+        let columns: Vec<f32> = norm.iter().map(|g| g * g).collect();
+        if columns.iter().any(|square| !square.is_finite()) {
+            return Err(not_finite());
+        }
         Ok(Self {
-            columns: norm.iter().map(|g| g * g).collect(),
+            columns,
             tokens: with_unseen(tokens),
             positions: with_unseen(positions),
         })
@@ -77,6 +84,11 @@ impl Tables {
             rows: Some(rows),
         }
     }
+}
+
+fn not_finite() -> Error {
+    let message = "the embeddings of a calibration text are not finite";
+    Error::new(ErrorKind::Checkpoint, message)
 }
 
 #[cfg(test)]
@@ -127,6 +139,9 @@ mod tests {
                 assert!((a - b).abs() < 1e-5, "{found:?}");
             }
         };
+        let broken = |name: &str| original(name).map(|v| v.iter().map(|v| v * f32::MAX).collect());
+        let error = Tables::new(&config, &[text(&[1])], &broken).err().unwrap();
+        assert!(error.to_string().contains("not finite"), "{error}");
         let token = tables.importance("embeddings.token");
         near(token.rows, &expected);
         near(token.columns, &[1.0, 9.0]);
