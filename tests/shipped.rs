@@ -13,23 +13,18 @@ fn path(part: &str) -> PathBuf {
 #[test]
 fn it_keeps_its_budget() {
     let artifact = Artifact::open(path("models/minilm-l6.centroid")).unwrap();
-    assert!(
-        artifact.weight_bytes() <= 12_000_000,
-        "{}",
-        artifact.weight_bytes()
-    );
+    let bytes = artifact.weight_bytes();
+    assert!(bytes <= 4_400_000, "{bytes}");
     assert_eq!(artifact.tokenizer_kind(), Some("tokenizer tables"));
     assert!(artifact.tokenizer_bytes() <= 450_000);
-    assert!(artifact.file_bytes() <= 12_200_000);
-    assert!(
-        artifact
-            .provenance()
-            .iter()
-            .any(|(key, _)| key == "source_sha256")
-    );
+    assert!(artifact.file_bytes() <= 5_000_000);
+    let said = |wanted: &str| artifact.provenance().iter().any(|(key, _)| key == wanted);
+    for key in ["source_sha256", "training_data_sha256", "test"] {
+        assert!(said(key), "{key}");
+    }
 }
 
-/// Against `transformers`' ids and embeddings of 200 sentences that the calibration did not see.
+/// Against `transformers`' ids and embeddings of 200 sentences that the model was not trained with.
 #[test]
 fn it_stays_close_to_the_original() {
     let golden = std::fs::read(path("tests/data/minilm/embeddings.f32")).unwrap();
@@ -41,7 +36,7 @@ fn it_stays_close_to_the_original() {
     let ids = std::fs::read(path("tests/data/minilm/ids.json")).unwrap();
     let ids: Vec<Vec<u32>> = serde_json::from_slice(&ids).unwrap();
     let texts: Vec<&str> = lines[..200].iter().map(|line| &line[..]).collect();
-    for (mode, budget) in [(Mode::Exact, 0.98), (Mode::Int8, 0.975)] {
+    for (mode, budget) in [(Mode::Exact, 0.87), (Mode::Int8, 0.865)] {
         let embedder = SentenceEmbedder::new(
             Artifact::read(path("models/minilm-l6.centroid")).unwrap(),
             Options::new().mode(mode).truncation(Truncation::Truncate),

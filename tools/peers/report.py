@@ -187,10 +187,9 @@ def document(raw, picture):
         )
     else:
         out.append(
-            "all-MiniLM-L6-v2 with mean pooling and norm 1 in the graph. centroid runs what ships as "
-            "`models/minilm-l6.centroid` (blocks of 2 with row scales, calibrated), but with its limit of 256 tokens raised "
-            "to the 512 positions that there are; *default blocks* is `centroid convert` without "
-            "flags, faster to multiply and useless without training.\n"
+            "all-MiniLM-L6-v2 with mean pooling and norm 1 in the graph. centroid runs the plan of "
+            "`models/minilm-l6.centroid` (blocks of 4, of 8 in the tables) without its training, and with its limit of 256 "
+            "tokens raised to the 512 positions that there are; *default blocks* is `centroid convert` without flags.\n"
         )
     if "fixed" in raw:
         out.append(f"![Ratios]({picture.name})\n")
