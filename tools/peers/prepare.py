@@ -27,7 +27,7 @@ CALIBRATION = REVIEWS / "calibration.txt"
 MODELS = {
     "roberta-base": {"centroid": ["--block", "attention=8,embedding=16"]},
     "minilm-l6": {
-        "centroid": ["--block", "ffn=4"],
+        "centroid": ["--block", "ffn=4", "--row-scale"],
         "centroid-default": [],
     },
 }

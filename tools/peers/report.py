@@ -188,7 +188,7 @@ def document(raw, picture):
     else:
         out.append(
             "all-MiniLM-L6-v2 with mean pooling and norm 1 in the graph. centroid runs the plan of "
-            "`models/minilm-l6.centroid` (blocks of 4, of 8 in the tables) without its training, and with its limit of 256 "
+            "`models/minilm-l6.centroid` (blocks of 4, of 8 in the tables, row scales) without its training, and with its limit of 256 "
             "tokens raised to the 512 positions that there are; *default blocks* is `centroid convert` without flags.\n"
         )
     if "fixed" in raw:
