@@ -464,6 +464,40 @@ fn calibrated_codes_keep_more_of_the_model() {
     assert!(plain[2] > plain[0], "{cosines:?}");
 }
 
+/// Codes made for the model's answers keep more of them.
+#[test]
+fn errors_count_by_what_they_do_to_answers() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let recipe = tiny.recipe("plain", "", F32, TUNE);
+    finished(start(&recipe, Start::New, None).unwrap());
+    // So few that much is lost.
+    let group = |name: &str| format!("[plan.groups.{name}]\ncentroids = 2\nblock = 8\n");
+    let plan = ["ffn", "attention", "embedding"].map(group).concat();
+    let divergences = ["weigh-answers = false\n", ""].map(|how| {
+        let stage = format!(
+            "[[stage]]\nname = \"codes\"\nepochs = 1\ncalibrate = 400\n{how}learning-rate = 1e-5\n\
+             centroid-learning-rate = 1e-5\n\
+             quantize = [\"embedding\", \"ffn\", \"attention\"]\n\
+             distill = {{ splice = 0.5, replace = 0.4 }}\n"
+        );
+        let output = format!("out{}", how.len());
+        let keys = "teacher = \"plain/checkpoint\"\n";
+        let recipe = tiny.recipe(&output, keys, &plan, &stage);
+        let text = fs::read_to_string(&recipe).unwrap();
+        let tuned = text.replace("model = \"model\"", "model = \"plain/checkpoint\"");
+        fs::write(&recipe, tuned).unwrap();
+        finished(start(&recipe, Start::New, None).unwrap());
+        let validations = logged(&tiny.path(&output), "validation");
+        let divergence = |line: &serde_json::Value| line["divergence"].as_f64().unwrap();
+        validations.iter().map(divergence).collect::<Vec<f64>>()
+    });
+    let [plain, weighed] = &divergences;
+    assert!(weighed[0] < 0.5 * plain[0], "{divergences:?}");
+    // Answers to texts with other words do no harm.
+    assert!(weighed[1] < 2.0 * weighed[0], "{divergences:?}");
+}
+
 #[test]
 fn qat_and_scalar_noise_train() {
     let _alone = alone();

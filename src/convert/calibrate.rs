@@ -19,6 +19,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Conversion;
+use super::sensitivity::Sensitivity;
 use super::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::attention::{Heads, Queries, attention};
@@ -47,11 +48,12 @@ pub(super) struct Calibration<'a> {
     threads: Threads,
     texts: Vec<Tokens>,
     tables: Tables,
+    gradients: Option<&'a Sensitivity>,
     tensors: HashMap<String, [Stored; 2]>,
     /// Inputs of layer `layer` in both encoders, `[tokens][hidden]`; empty before the embeddings.
     rows: [Vec<f32>; 2],
     layer: usize,
-    current: Option<((usize, Stage), Inputs)>,
+    current: Option<(Part, Inputs)>,
 }
 
 /// A text, as the encoder reads it.
@@ -76,6 +78,16 @@ enum Stage {
     Down,
     /// The dense layer of a classifier, on each text's first token.
     Head,
+}
+
+/// What inputs were measured for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    layer: usize,
+    stage: Stage,
+    /// The weight's name, if errors of each layer's outputs count differently; else layers with one input
+    /// share its moments.
+    weight: Option<String>,
 }
 
 /// The layer that a head comes after: any.
@@ -105,17 +117,23 @@ impl<'a> Calibration<'a> {
             types: vec![0; text.ids.len()],
             ids: text.ids,
         });
-        Self::on(conversion, tokens.collect(), original)
+        Self::on(conversion, tokens.collect(), None, original)
     }
 
-    /// With texts of at least a token each.
+    /// With texts of at least a token each, and perhaps with what gradients of answers to them say.
     pub(super) fn on(
         conversion: &'a Conversion,
         texts: Vec<Tokens>,
+        gradients: Option<&'a Sensitivity>,
         original: &dyn Fn(&str) -> Result<Vec<f32>>,
     ) -> Result<Self> {
+        let mut tables = Tables::new(&conversion.config, &texts, original)?;
+        if let Some(gradients) = gradients {
+            tables = tables.with(gradients)?;
+        }
         Ok(Self {
-            tables: Tables::new(&conversion.config, &texts, original)?,
+            tables,
+            gradients,
             config: &conversion.config,
             layer_of: &conversion.layer_of,
             isa: Isa::detect()?,
@@ -154,20 +172,36 @@ impl<'a> Calibration<'a> {
 
     /// The inputs of the linear layer with the weight `name`; `None` for other tensors.
     pub(super) fn inputs(&mut self, name: &str) -> Result<Option<&Inputs>> {
-        let Some((layer, stage)) = stage_of(name).filter(|_| name.ends_with(".weight")) else {
+        if !name.ends_with(".weight") {
+            return Ok(None);
+        }
+        let Some(part) = self.part(name) else {
             return Ok(None);
         };
-        if self
-            .current
-            .as_ref()
-            .is_none_or(|(at, _)| *at != (layer, stage))
-        {
+        if self.current.as_ref().is_none_or(|(at, _)| *at != part) {
             self.current = None;
-            self.advance_to(layer)?;
-            let inputs = self.measure(layer, stage);
-            self.current = Some(((layer, stage), inputs));
+            self.advance_to(part.layer)?;
+            let inputs = self.measure(&part);
+            self.current = Some((part, inputs));
         }
         Ok(self.current.as_ref().map(|(_, inputs)| inputs))
+    }
+
+    /// What the linear layer with a weight or bias of this name belongs to.
+    fn part(&self, name: &str) -> Option<Part> {
+        let (layer, stage) = stage_of(name)?;
+        let (stem, _) = name.rsplit_once('.')?;
+        let weight = self.gradients.map(|_| format!("{stem}.weight"));
+        Some(Part {
+            layer,
+            stage,
+            weight,
+        })
+    }
+
+    /// How much errors of a table's columns count together, where that is known.
+    pub(super) fn hessian(&self, name: &str) -> Option<&[f32]> {
+        self.tables.hessian(name)
     }
 
     /// How much errors of a tensor without such inputs count.
@@ -186,8 +220,8 @@ impl<'a> Calibration<'a> {
             .strip_suffix(".bias")
             .map(|stem| format!("{stem}.weight"));
         let tensors = weight.and_then(|weight| self.tensors.get(&weight));
-        if let (Some(tensors), Some(found)) = (tensors, stage_of(name))
-            && found == *at
+        if let (Some(tensors), Some(part)) = (tensors, self.part(name))
+            && part == *at
         {
             let mut out = [ORIGINAL, QUANTIZED].map(|which| {
                 let mut y = vec![0.0; bias.len()];
@@ -380,30 +414,40 @@ impl<'a> Calibration<'a> {
         x
     }
 
-    fn measure(&self, layer: usize, stage: Stage) -> Inputs {
+    fn measure(&self, part: &Part) -> Inputs {
+        let (layer, stage) = (part.layer, part.stage);
         let columns = match stage {
             Stage::Down => self.config.intermediate,
             _ => self.config.hidden,
         };
+        let weight = part.weight.as_deref();
+        let counts = weight.and_then(|weight| self.gradients?.counts(weight));
         let mut sums = [vec![0f64; columns], vec![0f64; columns]];
         let mut hessian = vec![0f64; columns * columns];
         let mut cross = vec![0f64; columns * columns];
-        let mut rows = 0;
+        let (mut first, mut n) = (0, 0.0);
         for chunk in self.chunks() {
-            let [x, y] =
+            let mut both =
                 [ORIGINAL, QUANTIZED].map(|which| self.run(which, layer, stage, &chunk).input);
-            for (sum, x) in sums.iter_mut().zip([&x, &y]) {
-                for row in x.chunks_exact(columns) {
-                    sum.iter_mut()
-                        .zip(row)
-                        .for_each(|(s, v)| *s += f64::from(*v));
+            let rows = both[0].len() / columns;
+            let counts = counts.as_ref().map(|counts| &counts[first..first + rows]);
+            first += rows;
+            for (sum, x) in sums.iter_mut().zip(&mut both) {
+                for (r, row) in x.chunks_exact_mut(columns).enumerate() {
+                    let count = counts.map_or(1.0, |counts| counts[r]);
+                    let add = |(s, v): (&mut f64, &f32)| *s += f64::from(count * v);
+                    sum.iter_mut().zip(&*row).for_each(add);
+                    if counts.is_some() {
+                        let root = count.sqrt();
+                        row.iter_mut().for_each(|v| *v *= root);
+                    }
                 }
             }
-            rows += x.len() / columns;
-            self.add_products(&y, &y, columns, &mut hessian);
-            self.add_products(&x, &y, columns, &mut cross);
+            n += counts.map_or(rows as f64, |c| c.iter().copied().map(f64::from).sum());
+            let [x, y] = &both;
+            self.add_products(y, y, columns, &mut hessian);
+            self.add_products(x, y, columns, &mut cross);
         }
-        let n = rows as f64;
         let mean = sums.map(|sum| sum.iter().map(|s| (s / n) as f32).collect::<Vec<_>>());
         let center = |products: Vec<f64>, left: &[f32]| -> Vec<f32> {
             let mut covariance = Vec::with_capacity(products.len());

@@ -284,7 +284,7 @@ fn quantize(
                 Some(inputs) => {
                     let target = target.insert(inputs.target(weights, rows)?);
                     let matrix = Matrix::new(target, rows, columns)?;
-                    pq::quantize_with_hessian(matrix, &inputs.hessian, &options, progress)?
+                    pq::quantize_with_hessian(matrix, &inputs.hessian, None, &options, progress)?
                 }
                 None => {
                     let importance = calibration.as_ref();

@@ -24,6 +24,7 @@ mod random;
 pub(crate) mod random_tokenizer;
 #[cfg(feature = "train")]
 pub(crate) mod recode;
+mod sensitivity;
 mod tables;
 pub(crate) mod tokenizer;
 #[cfg(feature = "train")]

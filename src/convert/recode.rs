@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::calibrate::Calibration;
 pub(crate) use super::calibrate::Tokens;
 use super::encode::relative_error;
+pub(crate) use super::sensitivity::Sensitivity;
 use super::trained::Base;
 use crate::error::{Error, Result};
 use crate::quant::Matrix;
@@ -21,7 +22,8 @@ pub(crate) struct Recoded {
 impl Base {
     /// Gives the matrices `names` codes, one layer after another, so that each comes as close as it can to
     /// what the model with its present `values` computes of `texts`, on the inputs that the layers before it
-    /// really give. Layers' biases take up what is left of a constant error.
+    /// really give. Layers' biases take up what is left of a constant error. With `gradients`, errors
+    /// count as much as these say.
     ///
     /// # Errors
     /// If `values` has one, or for values that are not finite.
@@ -30,10 +32,11 @@ impl Base {
         names: &HashSet<String>,
         values: &dyn Fn(&str) -> Result<Vec<f32>>,
         texts: Vec<Tokens>,
+        gradients: Option<&Sensitivity>,
         seed: u64,
     ) -> Result<Recoded> {
         let conversion = self.conversion();
-        let mut calibration = Calibration::on(conversion, texts, values)?;
+        let mut calibration = Calibration::on(conversion, texts, gradients, values)?;
         let mut recoded = Recoded {
             codes: Vec::new(),
             biases: Vec::new(),
@@ -56,11 +59,20 @@ impl Base {
                 Some(inputs) => {
                     let target = inputs.target(&original, rows).map_err(context)?;
                     let target = Matrix::new(&target, rows, columns).map_err(context)?;
-                    pq::quantize_with_hessian(target, &inputs.hessian, &options, &|_| ())
+                    pq::quantize_with_hessian(target, &inputs.hessian, None, &options, &|_| ())
                 }
                 None => {
                     let importance = calibration.importance(&tensor.name);
-                    pq::quantize(matrix, importance, &options, &|_| ())
+                    match calibration.hessian(&tensor.name) {
+                        Some(hessian) => pq::quantize_with_hessian(
+                            matrix,
+                            hessian,
+                            importance.rows,
+                            &options,
+                            &|_| (),
+                        ),
+                        None => pq::quantize(matrix, importance, &options, &|_| ()),
+                    }
                 }
             };
             let pq = pq.map_err(context)?;

@@ -2,21 +2,27 @@
 //!
 //! An entry of a table is used as often as texts have its token or position; then the sum of the three
 //! tables' rows is normalized: divided by its standard deviation, and each column multiplied by a weight
-//! `g`. So, to first order, the error of column `c` in a use of a row counts `g[c]^2 / variance`.
+//! `g`. So, to first order, the error of column `c` in a use of a row counts `g[c]^2 / variance`. Where
+//! gradients of the model's answers are known, these say it better.
 
 use super::calibrate::Tokens;
+use super::sensitivity::{PRIOR, Sensitivity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::Config;
 use crate::quant::Importance;
 
 /// Uses that each row is given beside those that are seen: the texts to come have other words, too.
 const UNSEEN: f64 = 0.5;
+/// The same where uses count by their gradients.
+const UNSEEN_GRADIENTS: f64 = 0.1;
 
 /// How much errors of each table's rows count, and of their columns.
 pub(super) struct Tables {
     columns: Vec<f32>,
     tokens: Vec<f32>,
     positions: Vec<f32>,
+    /// `[columns][columns]`, if there are gradients.
+    hessian: Option<Vec<f32>>,
 }
 
 impl Tables {
@@ -69,7 +75,47 @@ impl Tables {
             columns,
             tokens: with_unseen(tokens),
             positions: with_unseen(positions),
+            hessian: None,
         })
+    }
+
+    /// With errors that count as gradients say.
+    ///
+    /// # Errors
+    /// If they are not finite.
+    pub(super) fn with(mut self, gradients: &Sensitivity) -> Result<Self> {
+        let n = self.columns.len();
+        let trace = (0..n).map(|i| gradients.products[i * n + i]).sum::<f64>();
+        if !trace.is_finite() {
+            return Err(not_finite());
+        }
+        let prior = self.columns.iter().copied().map(f64::from).sum::<f64>();
+        if trace == 0.0 || prior == 0.0 {
+            return Ok(self);
+        }
+        let part = (1.0 - PRIOR) / trace;
+        let mut hessian: Vec<f64> = gradients.products.iter().map(|p| p * part).collect();
+        for (i, &count) in self.columns.iter().enumerate() {
+            hessian[i * n + i] += PRIOR * f64::from(count) / prior;
+        }
+        // As a share of the mean, which is 1 / n.
+        self.hessian = Some(hessian.iter().map(|h| (h * n as f64) as f32).collect());
+        let mean = trace / gradients.uses as f64;
+        let counts = |sums: &[f64]| {
+            sums.iter()
+                .map(|sum| (sum / mean + UNSEEN_GRADIENTS) as f32)
+                .collect()
+        };
+        self.tokens = counts(&gradients.tokens);
+        self.positions = counts(&gradients.positions);
+        Ok(self)
+    }
+
+    /// How much errors of different columns of a table count together, `[columns][columns]`, where that is
+    /// known.
+    pub(super) fn hessian(&self, name: &str) -> Option<&[f32]> {
+        matches!(name, "embeddings.token" | "embeddings.position")
+            .then_some(self.hessian.as_deref()?)
     }
 
     /// For a table of the embeddings; errors of other tensors all count the same.
@@ -93,6 +139,8 @@ fn not_finite() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::models::encoder::{Family, HiddenAct, Pooling, Task};
 
@@ -148,5 +196,29 @@ mod tests {
         let position = tables.importance("embeddings.position");
         near(position.rows, &[2.0 / 0.75 + 0.5, 0.25 / 0.75 + 0.5, 0.5]);
         assert!(tables.importance("embeddings.type").rows.is_none());
+        assert!(tables.hessian("embeddings.token").is_none());
+
+        // Three uses whose gradients have the squares 5 and 1 in the two columns, which counted 1 and 9.
+        let gradients = |square: f64| Sensitivity {
+            products: vec![square, 1.0, 1.0, 1.0],
+            tokens: vec![0.0, square, 1.0, 0.0],
+            positions: vec![square + 1.0, 0.0, 0.0],
+            uses: 3,
+            outputs: HashMap::new(),
+        };
+        let tables = tables.with(&gradients(5.0)).unwrap();
+        let part = 0.9 / 6.0;
+        let expected = [part * 5.0 + 0.1 * 0.1, part, part, part + 0.1 * 0.9];
+        near(
+            tables.hessian("embeddings.token"),
+            &expected.map(|h| 2.0 * h),
+        );
+        assert!(tables.hessian("embeddings.type").is_none());
+        let token = tables.importance("embeddings.token");
+        near(token.rows, &[0.1, 2.5 + 0.1, 0.5 + 0.1, 0.1]);
+        let position = tables.importance("embeddings.position");
+        near(position.rows, &[3.0 + 0.1, 0.1, 0.1]);
+        let error = tables.with(&gradients(f64::NAN)).err().unwrap();
+        assert!(error.to_string().contains("not finite"), "{error}");
     }
 }

@@ -30,18 +30,20 @@ const SWEEPS: usize = 2;
 
 /// Quantizes `w` `[rows, cols]` so that `trace((W - W') H (W - W')^T)` is small, for a symmetric
 /// `hessian` `[cols][cols]`: the sum (or mean) of `x^T x` over calibration inputs `x`. Its scale
-/// does not matter. Columns that no input uses may be 0. `progress` is told how many more weights
-/// are done.
+/// does not matter. Columns that no input uses may be 0. With `counts`, `[rows]`, finite and not negative,
+/// the error of a row counts so many times: that decides which centroids there are. `progress` is told how
+/// many more weights are done.
 ///
 /// Work is `rows * cols^2` for each pass, and `cols^3 / 6` for the factor.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] for options out of range and a Hessian of the wrong size, with values that
-/// are not finite, or not positive semidefinite, and for a `CENTROID_ISA` that is not there;
+/// [`ErrorKind::Config`] for options out of range, bad `counts`, a Hessian of the wrong size, with values
+/// that are not finite, or not positive semidefinite, and for a `CENTROID_ISA` that is not there;
 /// [`ErrorKind::Checkpoint`] if a centroid does not fit f16.
 pub fn quantize_with_hessian(
     w: Matrix<'_>,
     hessian: &[f32],
+    counts: Option<&[f32]>,
     options: &PqOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Pq> {
@@ -53,7 +55,7 @@ pub fn quantize_with_hessian(
 
     let importance = Importance {
         columns: Some(&geometry.importance),
-        rows: None,
+        rows: counts,
     };
     let mut fit = Fit::new(w, importance, options, &mut progress)?;
     let mut codebook = fit.codebook.decode();

@@ -26,14 +26,20 @@ impl Run<'_> {
         let names = self.model.weights.to_quantize(Some(&stage.quantize));
         let names: Vec<String> = names.map(str::to_owned).collect();
         let errors = if let Some(most) = stage.calibrate {
-            let tokens = spread(texts, most).map(|text| Tokens {
+            let texts: Vec<&Text> = spread(texts, most).collect();
+            let tokens = texts.iter().map(|text| Tokens {
                 ids: text.ids.clone(),
                 types: text.types.clone(),
             });
             let present = |name: &str| self.model.weights.present(name);
             let names = names.into_iter().collect();
+            let gradients = match stage.weigh_answers {
+                None | Some(true) => Some(self.model.gradients(&texts, seed)?),
+                Some(false) => None,
+            };
             let base = &self.model.base;
-            let recoded = base.recode(&names, &present, tokens.collect(), seed)?;
+            let recoded =
+                base.recode(&names, &present, tokens.collect(), gradients.as_ref(), seed)?;
             let weights = &mut self.model.weights;
             for (name, values) in &recoded.biases {
                 weights.set_plain(name, values);

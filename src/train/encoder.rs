@@ -14,15 +14,15 @@ use crate::models::encoder::{Config, HiddenAct, Pooling, Positions, Task};
 /// Texts of about one length, as token ids with padding.
 pub(super) struct Batch {
     /// `[texts, tokens]`, as are the next two; 0 in padding.
-    ids: Tensor,
+    pub(super) ids: Tensor,
     types: Tensor,
-    positions: Tensor,
+    pub(super) positions: Tensor,
     /// `[texts, 1, 1, tokens]`: 0, and -infinity in padding; `None` if there is no padding.
     mask: Option<Tensor>,
     /// `[texts, 1]`
     lengths: Tensor,
     /// Numbers of the real tokens in `[texts * tokens]`.
-    real: Tensor,
+    pub(super) real: Tensor,
     /// `[texts]`
     pub(super) labels: Tensor,
 }
@@ -148,6 +148,12 @@ pub(super) struct Pass<'a> {
     /// For each linear layer the sum of the squares of each of its inputs, and over how many tokens; kept
     /// where it is asked for.
     pub(super) inputs: Option<RefCell<Inputs>>,
+    /// The sums of the embedding tables' rows, `[texts, tokens, hidden]`, as a leaf that gradients can be
+    /// asked for; kept where it is asked for.
+    pub(super) embedded: Option<RefCell<Option<Tensor>>>,
+    /// Outputs of linear layers by their weights' names, that gradients can be asked for; kept where they are
+    /// asked for.
+    pub(super) outputs: Option<RefCell<Vec<(String, Tensor)>>>,
     /// Matrices as they are used, with noise: layers that share weights see the same.
     pub(super) disturbed: RefCell<HashMap<String, Tensor>>,
 }
@@ -174,6 +180,8 @@ impl<'a> Pass<'a> {
             int8: false,
             bf16: false,
             inputs: None,
+            embedded: None,
+            outputs: None,
             disturbed: RefCell::default(),
         }
     }
@@ -193,9 +201,13 @@ impl<'a> Pass<'a> {
                 hidden.push(rows.index_select(0, &batch.real));
             }
         };
-        let sum = self.rows("embeddings.token", &batch.ids)?
+        let mut sum = self.rows("embeddings.token", &batch.ids)?
             + self.rows("embeddings.position", &batch.positions)?
             + self.rows("embeddings.type", &batch.types)?;
+        if let Some(embedded) = &self.embedded {
+            sum = sum.detach().set_requires_grad(true);
+            embedded.replace(Some(sum.shallow_clone()));
+        }
         let mut x = self.drop(self.norm(&sum, "embeddings.norm")?);
         keep(&x);
         for (layer, &of) in self.layer_of.iter().enumerate() {
@@ -272,11 +284,11 @@ impl<'a> Pass<'a> {
                 .sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
             let mut inputs = inputs.borrow_mut();
             let zeros = || (squares.zeros_like(), 0);
-            let (sum, tokens) = inputs.entry(name).or_insert_with(zeros);
+            let (sum, tokens) = inputs.entry(name.clone()).or_insert_with(zeros);
             *sum += squares;
             *tokens += rows.size()[0];
         }
-        Ok(if self.int8 {
+        let output = if self.int8 {
             rounded(x).linear(&weight, Some(&bias))
         } else if self.bf16 {
             let half = |tensor: &Tensor| tensor.to_kind(Kind::BFloat16);
@@ -284,7 +296,11 @@ impl<'a> Pass<'a> {
             product.to_kind(Kind::Float) + bias
         } else {
             x.linear(&weight, Some(&bias))
-        })
+        };
+        if let Some(outputs) = &self.outputs {
+            outputs.borrow_mut().push((name, output.shallow_clone()));
+        }
+        Ok(output)
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {

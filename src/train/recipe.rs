@@ -154,6 +154,12 @@ pub struct Stage {
     /// that its output on the inputs that it will really get is as it was, and biases take up what is left
     /// of a constant error.
     pub calibrate: Option<usize>,
+    /// With `calibrate`: errors count by what they do to the model's answers to these texts, as gradients say,
+    /// those of a linear layer's output token by token, those of the embedding tables also by direction (the
+    /// Fisher information of a classifier's answers, the Gauss-Newton matrix of an embedding model's
+    /// vectors; compare GuidedQuant, Kim et al. 2025, arXiv 2505.07004). So it is unless this is `false`: then
+    /// all tokens' errors count the same, as with `convert --calibrate`.
+    pub weigh_answers: Option<bool>,
     /// Every so many steps a block gets the code of another centroid, if that is much nearer to its weights
     /// (half the squared distance), which go on being trained beside the centroids (a straight-through
     /// estimator, as in van den Oord et al. 2017, arXiv 1711.00937). With `calibrate`, weights start from what
@@ -201,6 +207,10 @@ pub struct Distill {
     /// knows an answer for that, too, and few texts teach more (as with the augmented data of TinyBERT, Jiao
     /// et al. 2020, arXiv 1909.10351). Not with `labels`, which do not hold for such texts.
     pub splice: f64,
+    /// The highest share of tokens that are replaced: each text draws its own share from 0 to this, and each
+    /// of its tokens but the tokenizer's special ones has that chance of becoming one of the 15 nearest in
+    /// the teacher's embedding table. Rare words, too, are so learnt. (TinyBERT as well.) Not with `labels`.
+    pub replace: f64,
 }
 
 impl Default for Distill {
@@ -213,6 +223,7 @@ impl Default for Distill {
             hidden: 1.0,
             layers: None,
             splice: 0.0,
+            replace: 0.0,
         }
     }
 }
@@ -398,6 +409,9 @@ impl Recipe {
                 "calibrate goes beyond weigh-inputs: leave that out".into(),
             ));
         }
+        if stage.calibrate.is_none() && stage.weigh_answers.is_some() {
+            return Err(config("weigh-answers goes with calibrate".into()));
+        }
         if stage.calibrate.is_some() && stage.quantize.is_empty() {
             return Err(config(
                 "calibrate is for codes, and quantize names no group".into(),
@@ -449,14 +463,15 @@ impl Recipe {
             if !positive(distill.temperature) {
                 return Err(config("distill.temperature is above 0".into()));
             }
-            if !(0.0..=1.0).contains(&distill.splice) {
-                return Err(config("distill.splice is a chance, 0 to 1".into()));
-            }
-            if distill.splice > 0.0 && distill.labels > 0.0 {
-                return Err(config(
-                    "distill.splice makes texts that labels do not hold for: leave distill.labels out"
-                        .into(),
-                ));
+            for (key, chance) in [("splice", distill.splice), ("replace", distill.replace)] {
+                if !(0.0..=1.0).contains(&chance) {
+                    return Err(config(format!("distill.{key} is a chance, 0 to 1")));
+                }
+                if chance > 0.0 && distill.labels > 0.0 {
+                    return Err(config(format!(
+                        "distill.{key} makes texts that labels do not hold for: leave distill.labels out"
+                    )));
+                }
             }
         }
         Ok(())

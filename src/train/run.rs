@@ -344,6 +344,7 @@ impl Run<'_> {
                 stage,
                 teacher: self.teacher.as_ref(),
                 texts: self.texts(stage),
+                neighbours: self.neighbours.as_ref(),
             };
             let clock = Clock {
                 stage: number,

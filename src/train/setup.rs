@@ -9,6 +9,7 @@ use tch::Device;
 use super::cuda;
 use super::encoder::Text;
 use super::examples::{Division, tokenize};
+use super::neighbours::Neighbours;
 use super::noise::Noise;
 use super::recipe::{Recipe, Stage};
 use super::run::{Event, SCORED, Start};
@@ -20,6 +21,7 @@ use crate::convert::trained::Base;
 use crate::data::Example;
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::Task;
+use crate::text::Truncation;
 
 pub(super) fn device(name: &str) -> Result<Device> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
@@ -109,6 +111,8 @@ pub(super) struct Run<'a> {
     pub(super) train: Vec<Text>,
     /// How many texts for training have labels.
     pub(super) labelled: usize,
+    /// Of the tokens in these, if a stage replaces some.
+    pub(super) neighbours: Option<Neighbours>,
     pub(super) validation: Vec<Text>,
     /// What the teacher answers, if there is one.
     pub(super) taught: Option<Taught>,
@@ -193,6 +197,16 @@ impl<'a> Run<'a> {
         let labelled = train.len();
         train.extend(texts(&division.unlabelled, "unlabelled")?);
         let validation = texts(&division.validation, "validation")?;
+        let mut stages = recipe.stages.iter();
+        let replaces = stages.any(|s| s.distill.as_ref().is_some_and(|d| d.replace > 0.0));
+        let neighbours = match &teacher {
+            Some(teacher) if replaces => {
+                let special = tokenizer.encode("", Some(""), limit, Truncation::Truncate)?;
+                let table = teacher.weights.rows("embeddings.token", None, false)?;
+                Some(Neighbours::new(&table.detach(), &train, &special.ids))
+            }
+            _ => None,
+        };
         let taught = match &teacher {
             Some(teacher) => Some(Taught {
                 validation: teacher.answers(&validation, SCORED)?,
@@ -206,6 +220,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             train,
             labelled,
+            neighbours,
             validation,
             taught,
             digest: super::digest(parts.concat().as_bytes()),

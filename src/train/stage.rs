@@ -8,6 +8,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use super::encoder::{Batch, Disturbance, Outputs, Pass, Text};
 use super::mix;
+use super::neighbours::Neighbours;
 use super::noise::Noise;
 use super::optimizer::{AdamW, Rates};
 use super::recipe::{Distill, Recipe, Stage};
@@ -26,7 +27,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn pass(&self) -> Pass<'_> {
+    pub(super) fn pass(&self) -> Pass<'_> {
         Pass::plain(self.base.config(), self.base.layer_of(), &self.weights)
     }
 
@@ -181,6 +182,8 @@ pub(super) struct Steps<'a> {
     pub(super) stage: &'a Stage,
     pub(super) teacher: Option<&'a Model>,
     pub(super) texts: &'a [Text],
+    /// If the stage replaces tokens.
+    pub(super) neighbours: Option<&'a Neighbours>,
 }
 
 impl Steps<'_> {
@@ -254,17 +257,25 @@ impl Steps<'_> {
         })
     }
 
-    /// The texts of a step, some of them spliced.
+    /// The texts of a step, some of them spliced, and some of their tokens replaced.
     fn read(&self, numbers: &[usize], [seed, stage, step]: [u64; 3]) -> Vec<Cow<'_, Text>> {
-        let chance = self.stage.distill.as_ref().map_or(0.0, |d| d.splice);
+        let distill = self.stage.distill.as_ref();
+        let splice = distill.map_or(0.0, |distill| distill.splice);
+        let replace = distill.map_or(0.0, |distill| distill.replace);
         let mut rng = Rng::new(mix(&[seed, stage, step, 2]));
         let text = |&number: &usize| {
-            let text = &self.texts[number];
-            if rng.uniform_f64() >= chance {
-                return Cow::Borrowed(text);
+            let mut text = Cow::Borrowed(&self.texts[number]);
+            if rng.uniform_f64() < splice {
+                let other = &self.texts[numbers[rng.below(numbers.len())]];
+                text = Cow::Owned(text.spliced(other, rng.uniform_f64()));
             }
-            let other = &self.texts[numbers[rng.below(numbers.len())]];
-            Cow::Owned(text.spliced(other, rng.uniform_f64()))
+            match self.neighbours {
+                Some(neighbours) if replace > 0.0 => {
+                    let chance = replace * rng.uniform_f64();
+                    Cow::Owned(neighbours.replace(&text, chance, &mut rng))
+                }
+                _ => text,
+            }
         };
         numbers.iter().map(text).collect()
     }

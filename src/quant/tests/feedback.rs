@@ -80,9 +80,9 @@ fn beats_plain_and_diagonal_kmeans_by_far_on_correlated_inputs() {
         )
         .unwrap();
         options.refinements = 0;
-        let first = quantize_with_hessian(w, &h, &options, &|_| ()).unwrap();
+        let first = quantize_with_hessian(w, &h, None, &options, &|_| ()).unwrap();
         options.refinements = 3;
-        let refined = quantize_with_hessian(w, &h, &options, &|_| ()).unwrap();
+        let refined = quantize_with_hessian(w, &h, None, &options, &|_| ()).unwrap();
         let of = |pq: &Pq| loss(&data, pq, &h);
         assert!(
             of(&refined) < of(&plain) / 5.0,
@@ -175,7 +175,7 @@ fn the_same_on_any_number_of_threads() {
             .num_threads(threads)
             .build()
             .unwrap();
-        pool.install(|| quantize_with_hessian(w, &h, &options, &|_| ()).unwrap())
+        pool.install(|| quantize_with_hessian(w, &h, None, &options, &|_| ()).unwrap())
     };
     assert_eq!(on(1), on(3));
 }
@@ -185,7 +185,7 @@ fn degenerate_hessians() {
     let data = weights();
     let w = Matrix::new(&data, ROWS, COLS).unwrap();
     let options = PqOptions::new(4);
-    let run = |h: &[f32]| quantize_with_hessian(w, h, &options, &|_| ());
+    let run = |h: &[f32]| quantize_with_hessian(w, h, None, &options, &|_| ());
     // No input is ever used, or a single sample: the damping decides.
     assert!(run(&vec![0.0; COLS * COLS]).unwrap().relative_error(w) < 0.6);
     assert!(run(&hessian(1)).is_ok());
@@ -201,5 +201,34 @@ fn degenerate_hessians() {
     ] {
         let error = run(&bad).expect_err("a bad Hessian is refused");
         assert_eq!(error.kind(), ErrorKind::Config);
+    }
+}
+
+#[test]
+fn centroids_go_to_the_rows_that_count() {
+    let h = hessian(300);
+    let data = weights();
+    let w = Matrix::new(&data, ROWS, COLS).unwrap();
+    let counts: Vec<f32> = (0..ROWS).map(|r| if r < 16 { 20.0 } else { 0.1 }).collect();
+    for row_scale in [false, true] {
+        let mut options = PqOptions::new(4);
+        options.row_scale = row_scale;
+        options.centroids = 32;
+        let run = |counts| quantize_with_hessian(w, &h, counts, &options, &|_| ());
+        let of_first = |pq: &Pq| {
+            let first = Pq {
+                rows: 16,
+                codes: pq.codes[..16 * pq.codes.len() / ROWS].to_vec(),
+                row_scale: pq.row_scale.clone(),
+                ..pq.clone()
+            };
+            loss(&data[..16 * COLS], &first, &h)
+        };
+        let [plain, counted] = [None, Some(&counts[..])].map(|c| of_first(&run(c).unwrap()));
+        assert!(counted < 0.7 * plain, "{counted} {plain}");
+        for bad in [&counts[1..], &[-1.0; ROWS], &[f32::NAN; ROWS]] {
+            let error = run(Some(bad)).expect_err("bad counts are refused");
+            assert_eq!(error.kind(), ErrorKind::Config);
+        }
     }
 }

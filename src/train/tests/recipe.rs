@@ -110,6 +110,11 @@ fn mistakes_are_named() {
         ),
         (
             "epochs = 1",
+            "epochs = 1\nquantize = [\"ffn\"]\nweigh-answers = true",
+            "weigh-answers goes with calibrate",
+        ),
+        (
+            "epochs = 1",
             "epochs = 1\nlearning-rate = nan",
             "learning-rate is out of range",
         ),
@@ -133,7 +138,7 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn splicing_is_a_chance_and_for_the_teacher_alone() {
+fn other_texts_are_a_chance_and_for_the_teacher_alone() {
     let taught = |distill: &str| {
         let text = MINIMAL.replace("output =", "teacher = \"t\"\noutput =");
         parse(&format!("{text}distill = {{ {distill} }}\n"))
@@ -143,7 +148,9 @@ fn splicing_is_a_chance_and_for_the_teacher_alone() {
     for (distill, expected) in [
         ("splice = 1.5", "distill.splice is a chance"),
         ("splice = nan", "distill.splice is a chance"),
-        ("splice = 0.5, labels = 1.0", "leave distill.labels out"),
+        ("splice = 0.5, labels = 1.0", "distill.splice makes texts"),
+        ("replace = -0.1", "distill.replace is a chance"),
+        ("replace = 0.1, labels = 1.0", "distill.replace makes texts"),
     ] {
         let error = taught(distill).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
