@@ -205,7 +205,7 @@ pub struct Distill {
     pub layers: Option<Vec<usize>>,
     /// The chance that a text is replaced by its beginning followed by the end of another one: the teacher
     /// knows an answer for that, too, and few texts teach more (as with the augmented data of TinyBERT, Jiao
-    /// et al. 2020, arXiv 1909.10351). Not with `labels`, which do not hold for such texts.
+    /// et al. 2020, arXiv 1909.10351). Not with `labels`, which do not hold for such texts, nor for pairs.
     pub splice: f64,
     /// The highest share of tokens that are replaced: each text draws its own share from 0 to this, and each
     /// of its tokens but the tokenizer's special ones has that chance of becoming one of the 15 nearest in
@@ -462,6 +462,12 @@ impl Recipe {
             }
             if !positive(distill.temperature) {
                 return Err(config("distill.temperature is above 0".into()));
+            }
+            if distill.splice > 0.0 && self.data.text_b.is_some() {
+                return Err(config(
+                    "distill.splice is for single texts: with data.text-b it would part pairs"
+                        .into(),
+                ));
             }
             for (key, chance) in [("splice", distill.splice), ("replace", distill.replace)] {
                 if !(0.0..=1.0).contains(&chance) {

@@ -68,8 +68,11 @@ impl Model {
     /// Logits or vectors of all texts, `[texts][labels or hidden]`.
     pub(super) fn answers(&self, texts: &[Text], size: usize) -> Result<Vec<Vec<f32>>> {
         let mut answers = vec![Vec::new(); texts.len()];
+        // One pass, which makes each matrix from its codes once.
+        let pass = self.pass();
         for numbers in super::examples::by_length(texts, size) {
-            let outputs = self.outputs(&self.batch(texts, &numbers), false, false)?;
+            let batch = self.batch(texts, &numbers);
+            let outputs = tch::no_grad(|| pass.run(&batch, false))?;
             let values = super::weights::to_vec(&outputs.answers);
             let of_texts = values.chunks_exact(values.len() / numbers.len());
             for (number, values) in numbers.into_iter().zip(of_texts) {

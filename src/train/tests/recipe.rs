@@ -141,8 +141,12 @@ fn mistakes_are_named() {
 fn other_texts_are_a_chance_and_for_the_teacher_alone() {
     let taught = |distill: &str| {
         let text = MINIMAL.replace("output =", "teacher = \"t\"\noutput =");
-        parse(&format!("{text}distill = {{ {distill} }}\n"))
+        format!("{text}distill = {{ {distill} }}\n")
     };
+    let pairs = taught("splice = 0.5").replace("text =", "text-b = \"other\"\ntext =");
+    let error = parse(&pairs).unwrap_err();
+    assert!(error.to_string().contains("for single texts"), "{error}");
+    let taught = |distill: &str| parse(&taught(distill));
     let recipe = taught("splice = 0.5").unwrap();
     assert_eq!(recipe.stages[0].distill.as_ref().unwrap().splice, 0.5);
     for (distill, expected) in [
