@@ -52,7 +52,9 @@ pub struct PqInfo {
     pub last_block: usize,
     /// Codes in a row.
     pub codes_per_row: usize,
-    /// Centroids in the codebook.
+    /// Codebooks, each for as many neighbouring blocks of a row.
+    pub codebooks: usize,
+    /// Centroids in a codebook.
     pub centroids: usize,
     /// How centroids are stored: [`Scheme::Int8`] or [`Scheme::F16`].
     pub codebook: Scheme,
@@ -105,6 +107,7 @@ fn info(
         Values::F32(_) | Values::F16(_) => {}
         Values::Pq {
             block,
+            codebooks,
             centroids,
             codebook,
             row_scale,
@@ -115,6 +118,7 @@ fn info(
                 block: *block,
                 last_block: columns - (codes_per_row - 1) * block,
                 codes_per_row,
+                codebooks: *codebooks,
                 centroids: *centroids,
                 codebook: match codebook {
                     StoredCodebook::Int8 { .. } => Scheme::Int8,

@@ -13,7 +13,9 @@ use super::map::{ALIGN, Bytes};
 use super::tensor::{
     Bits, StoredCodebook, StoredZero, Tensor, Values, rows_and_columns, value_bytes,
 };
-use super::v1::{self, Group, Layout, PqBody, ScalarBody, Scheme, SectionKind};
+use super::v1::{
+    self, Group, Layout, PqBody, SPLIT_PQ, ScalarBody, Scheme, SectionKind, SplitPqBody,
+};
 use super::values;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -336,8 +338,12 @@ impl TensorReader<'_> {
             .ok_or_else(|| unsupported(format!("unknown group {}", entry.group)))?;
         let layout = Layout::from_id(entry.layout.id)
             .ok_or_else(|| unsupported(format!("unknown layout {}", entry.layout.id)))?;
-        let scheme = Scheme::from_id(entry.scheme.id)
-            .ok_or_else(|| unsupported(format!("unknown scheme {}", entry.scheme.id)))?;
+        let scheme = match entry.scheme.id {
+            SPLIT_PQ => Some(Scheme::Pq),
+            id => Scheme::from_id(id),
+        };
+        let scheme =
+            scheme.ok_or_else(|| unsupported(format!("unknown scheme {}", entry.scheme.id)))?;
         if !entry.layout.body.is_empty() {
             return Err(Error::format(format!(
                 "the layout {} has no parameters, yet {} bytes are given",
@@ -395,7 +401,7 @@ impl TensorReader<'_> {
         rows: u64,
         columns: u64,
     ) -> Result<Values> {
-        let body: PqBody = v1::decode(&entry.scheme.body, "the scheme's parameters")?;
+        let body = pq_body(entry, layout)?;
         if body.block == 0 || body.block > MAX_BLOCK {
             return Err(Error::format(format!(
                 "block size {}; the limits are 1 and {MAX_BLOCK}",
@@ -408,13 +414,22 @@ impl TensorReader<'_> {
                 body.centroids
             )));
         }
+        let blocks = columns.div_ceil(u64::from(body.block));
+        if body.codebooks == 0 || !blocks.is_multiple_of(u64::from(body.codebooks)) {
+            return Err(Error::format(format!(
+                "{} codebooks do not divide the {blocks} blocks of a row",
+                body.codebooks
+            )));
+        }
         let length = value_bytes(Scheme::Pq, layout, rows, columns, u64::from(body.block));
         let codes = self.section(body.codes, SectionKind::Codes, length)?;
         self.share(body.codes, entry)?;
         self.once(body.codes, Scheme::Pq, || {
             values::codes(&codes, body.centroids)
         })?;
-        let entries = u64::from(body.centroids) * u64::from(body.block);
+        // At most 256 centroids of 64 values for each of 65,536 columns: no overflow.
+        let centroids = u64::from(body.codebooks) * u64::from(body.centroids);
+        let entries = centroids * u64::from(body.block);
         let codebook = match self.kind(body.codebook)? {
             SectionKind::CodebookInt8 => {
                 let bytes =
@@ -450,6 +465,7 @@ impl TensorReader<'_> {
         };
         Ok(Values::Pq {
             block: body.block as usize,
+            codebooks: body.codebooks as usize,
             centroids: body.centroids as usize,
             codes,
             codebook,
@@ -595,4 +611,29 @@ impl TensorReader<'_> {
 
 fn unsupported(message: String) -> Error {
     Error::new(ErrorKind::Unsupported, message)
+}
+
+/// The parameters of `pq`, with however many codebooks.
+fn pq_body(entry: &v1::TensorEntry, layout: Layout) -> Result<SplitPqBody> {
+    const WHAT: &str = "the scheme's parameters";
+    if entry.scheme.id == SPLIT_PQ {
+        let body: SplitPqBody = v1::decode(&entry.scheme.body, WHAT)?;
+        if layout != Layout::Rows {
+            return Err(Error::format(format!(
+                "{} cannot have several codebooks",
+                layout.name()
+            )));
+        }
+        return Ok(body);
+    }
+    let body: PqBody = v1::decode(&entry.scheme.body, WHAT)?;
+    Ok(SplitPqBody {
+        block: body.block,
+        codebooks: 1,
+        centroids: body.centroids,
+        codes: body.codes,
+        codebook: body.codebook,
+        codebook_scale: body.codebook_scale,
+        row_scale: body.row_scale,
+    })
 }

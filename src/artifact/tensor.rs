@@ -23,6 +23,8 @@ pub(crate) enum Values {
     F16(Bytes),
     Pq {
         block: usize,
+        /// Each for as many neighbouring blocks of a row; one in linear layers.
+        codebooks: usize,
         centroids: usize,
         codes: Bytes,
         codebook: StoredCodebook,
@@ -37,7 +39,7 @@ pub(crate) enum Values {
     },
 }
 
-/// `[centroids][block]`, as `int8` with one scale or as `f16`.
+/// `[codebooks][centroids][block]`, as `int8` with one scale or as `f16`.
 #[derive(Clone)]
 pub(crate) enum StoredCodebook {
     Int8 { values: Bytes, scale: f32 },

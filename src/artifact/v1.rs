@@ -76,6 +76,21 @@ pub(crate) struct PqBody {
     pub(crate) row_scale: u32,
 }
 
+/// Body of `pq` with several codebooks.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+pub(crate) struct SplitPqBody {
+    pub(crate) block: u32,
+    pub(crate) codebooks: u32,
+    pub(crate) centroids: u32,
+    pub(crate) codes: u32,
+    pub(crate) codebook: u32,
+    pub(crate) codebook_scale: f32,
+    pub(crate) row_scale: u32,
+}
+
+/// Scheme id of `pq` with several codebooks, which is [`Scheme::Pq`] everywhere else.
+pub(crate) const SPLIT_PQ: u32 = 6;
+
 /// Body of the schemes `int8` and `int4`.
 #[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
 pub(crate) struct ScalarBody {

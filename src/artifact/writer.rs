@@ -22,6 +22,7 @@ pub(crate) enum NewValues {
     F16(Vec<f16>),
     Pq {
         block: usize,
+        codebooks: usize,
         centroids: usize,
         /// `[rows][ceil(columns / block)]`
         codes: Vec<u8>,
@@ -38,7 +39,7 @@ pub(crate) enum NewValues {
     },
 }
 
-/// `[centroids][block]`
+/// `[codebooks][centroids][block]`
 pub(crate) enum NewCodebook {
     Int8 { values: Vec<i8>, scale: f32 },
     F16(Vec<f16>),
@@ -94,15 +95,16 @@ impl Writer {
             NewValues::F32(values) => {
                 let values = arrange::<_, 1>(values, tiles, rows, columns);
                 let values = self.section(SectionKind::F32, bytemuck::cast_slice(&values).to_vec());
-                (Scheme::F32, v1::encode(&v1::DenseBody { values })?)
+                (Scheme::F32.id(), v1::encode(&v1::DenseBody { values })?)
             }
             NewValues::F16(values) => {
                 let values = arrange::<_, 1>(values, tiles, rows, columns);
                 let values = self.section(SectionKind::F16, bytemuck::cast_slice(&values).to_vec());
-                (Scheme::F16, v1::encode(&v1::DenseBody { values })?)
+                (Scheme::F16.id(), v1::encode(&v1::DenseBody { values })?)
             }
             NewValues::Pq {
                 block,
+                codebooks,
                 centroids,
                 codes,
                 codebook,
@@ -126,15 +128,33 @@ impl Writer {
                         1.0,
                     ),
                 };
-                let body = v1::PqBody {
-                    block: block as u32,
-                    centroids: centroids as u32,
-                    codes,
-                    codebook,
-                    codebook_scale,
-                    row_scale: self.row_scale(row_scale),
-                };
-                (Scheme::Pq, v1::encode(&body)?)
+                let (block, centroids) = (block as u32, centroids as u32);
+                let row_scale = self.row_scale(row_scale);
+                match codebooks {
+                    1 => {
+                        let body = v1::PqBody {
+                            block,
+                            centroids,
+                            codes,
+                            codebook,
+                            codebook_scale,
+                            row_scale,
+                        };
+                        (Scheme::Pq.id(), v1::encode(&body)?)
+                    }
+                    _ => {
+                        let body = v1::SplitPqBody {
+                            block,
+                            codebooks: codebooks as u32,
+                            centroids,
+                            codes,
+                            codebook,
+                            codebook_scale,
+                            row_scale,
+                        };
+                        (v1::SPLIT_PQ, v1::encode(&body)?)
+                    }
+                }
             }
             NewValues::Scalar {
                 bits,
@@ -172,7 +192,7 @@ impl Writer {
                     zero_point,
                     zero_points,
                 };
-                (scheme, v1::encode(&body)?)
+                (scheme.id(), v1::encode(&body)?)
             }
         };
         self.entry(v1::TensorEntry {
@@ -183,10 +203,7 @@ impl Writer {
                 id: layout.id(),
                 body: Vec::new(),
             },
-            scheme: v1::Record {
-                id: scheme.id(),
-                body,
-            },
+            scheme: v1::Record { id: scheme, body },
         })
     }
 

@@ -94,6 +94,7 @@ struct Tensor {
     block: Option<usize>,
     last_block: Option<usize>,
     codes_per_row: Option<usize>,
+    codebooks: Option<usize>,
     centroids: Option<usize>,
     centroid_type: Option<&'static str>,
     row_scale: bool,
@@ -186,6 +187,7 @@ fn tensor(info: TensorInfo) -> Tensor {
         block: info.pq.map(|pq| pq.block),
         last_block: info.pq.map(|pq| pq.last_block),
         codes_per_row: info.pq.map(|pq| pq.codes_per_row),
+        codebooks: info.pq.map(|pq| pq.codebooks),
         centroids: info.pq.map(|pq| pq.centroids),
         centroid_type: info.pq.map(|pq| pq.codebook.name()),
         row_scale: info.row_scale,
@@ -311,7 +313,11 @@ fn describe(tensor: &Tensor) -> String {
         tensor.centroids,
         tensor.centroid_type,
     ) {
-        line += &format!(" block {block} x {centroids} {kind} centroids, {codes} codes a row");
+        line += &format!(" block {block} x {centroids} {kind} centroids");
+        if let Some(codebooks) = tensor.codebooks.filter(|&codebooks| codebooks > 1) {
+            line += &format!(" in each of {codebooks} codebooks");
+        }
+        line += &format!(", {codes} codes a row");
         if last != block {
             line += &format!(", last block {last}");
         }

@@ -223,6 +223,9 @@ fn recipe(conversion: &Conversion) -> String {
             let mut part = format!("{}={}", group.name(), plan.scheme.name());
             if plan.scheme == Scheme::Pq {
                 part += &format!("/{}", plan.block);
+                if plan.codebooks > 1 {
+                    part += &format!("/{}-codebooks", plan.codebooks);
+                }
             }
             if plan.row_scale {
                 part += "/row-scale";
@@ -324,6 +327,7 @@ impl GroupPlan {
         let mut options = PqOptions::new(self.block);
         options.centroids = self.centroids;
         options.centroid_type = self.centroid_type;
+        options.codebooks = self.codebooks;
         options.row_scale = self.row_scale;
         options.seed = seed;
         options
@@ -358,6 +362,7 @@ pub(super) fn to_f16(values: &[f32]) -> Result<Vec<f16>> {
 fn from_pq(pq: Pq) -> NewValues {
     NewValues::Pq {
         block: pq.block,
+        codebooks: pq.codebooks,
         centroids: pq.k,
         codes: pq.codes,
         codebook: match pq.codebook {

@@ -11,7 +11,7 @@ use super::encode::NewTensor;
 use crate::artifact::{Group, Layout, Scheme};
 use crate::error::{Error, ErrorKind, Result};
 use crate::quant::CentroidType;
-use crate::quant::pq::{MAX_BLOCK, PqOptions};
+use crate::quant::pq::MAX_BLOCK;
 
 /// The groups that a plan can quantize; everything else stays `f16` (`f32` in an `f32` plan).
 pub(crate) const GROUPS: [Group; 5] = [
@@ -34,6 +34,9 @@ pub struct GroupPlan {
     pub centroids: usize,
     /// `pq`: how centroids are stored.
     pub centroid_type: CentroidType,
+    /// `pq`, tables of embeddings only: how many codebooks a table has, each for as many neighbouring blocks
+    /// of every row.
+    pub codebooks: usize,
     /// `pq`, `int8`, `int4`: a scale for each row (output, token) and not only for the tensor.
     pub row_scale: bool,
     /// `int8`, `int4`: shift the grid to the range of the weights.
@@ -51,6 +54,7 @@ impl GroupPlan {
             },
             centroids: 256,
             centroid_type: CentroidType::Int8,
+            codebooks: 1,
             row_scale: matches!(scheme, Scheme::Int8 | Scheme::Int4),
             zero_point: false,
         }
@@ -89,6 +93,7 @@ struct Changes {
     block: Option<usize>,
     centroids: Option<usize>,
     centroid_type: Option<String>,
+    codebooks: Option<usize>,
     row_scale: Option<bool>,
     zero_point: Option<bool>,
 }
@@ -208,7 +213,7 @@ impl Plan {
         }
     }
 
-    fn apply_toml(&mut self, text: &str, scheme: Option<Scheme>) -> Result<()> {
+    pub(super) fn apply_toml(&mut self, text: &str, scheme: Option<Scheme>) -> Result<()> {
         let one_line = |e: toml::de::Error| {
             let line = e.span().map_or(1, |span| {
                 text[..span.start.min(text.len())].matches('\n').count() + 1
@@ -302,11 +307,24 @@ impl Plan {
                 plan.scheme.name()
             )));
         }
+        if plan.scheme == Scheme::Pq && plan.codebooks != 1 {
+            let blocks = tensor.matrix().1.div_ceil(plan.block);
+            let name = &tensor.name;
+            if tensor.layout != Layout::Rows {
+                let message = "more than one codebook is for tables of embeddings";
+                return Err(config(format!("{name}: {message}")));
+            }
+            if plan.codebooks == 0 || !blocks.is_multiple_of(plan.codebooks) {
+                let codebooks = plan.codebooks;
+                return Err(config(format!(
+                    "{name}: {codebooks} codebooks do not divide the {blocks} blocks of a row"
+                )));
+            }
+        }
         let mut planned = PlannedTensor::new(tensor, &plan);
         if plan.scheme == Scheme::Pq {
             let (rows, columns) = tensor.matrix();
-            let mut options = PqOptions::new(plan.block);
-            options.centroids = plan.centroids;
+            let options = plan.pq_options(0);
             let as_f16 = PlannedTensor::new(tensor, &GroupPlan::new(Scheme::F16, tensor.group));
             if options.is_too_small(rows, columns) || planned.bytes >= as_f16.bytes {
                 planned = as_f16;
@@ -327,6 +345,7 @@ impl Changes {
         }
         plan.block = self.block.unwrap_or(plan.block);
         plan.centroids = self.centroids.unwrap_or(plan.centroids);
+        plan.codebooks = self.codebooks.unwrap_or(plan.codebooks);
         plan.row_scale = self.row_scale.unwrap_or(plan.row_scale);
         plan.zero_point = self.zero_point.unwrap_or(plan.zero_point);
         if let Some(name) = &self.centroid_type {
@@ -359,6 +378,12 @@ fn check(what: &str, plan: &GroupPlan) -> Result<()> {
         return Err(config(format!(
             "{what}: {} centroids are not 2 to 256",
             plan.centroids
+        )));
+    }
+    if plan.codebooks != 1 && plan.scheme != Scheme::Pq {
+        return Err(config(format!(
+            "{what}: codebooks are for pq and not for {}",
+            plan.scheme.name()
         )));
     }
     if plan.zero_point && !matches!(plan.scheme, Scheme::Int8 | Scheme::Int4) {
@@ -450,7 +475,7 @@ impl PlannedTensor {
                     CentroidType::F16 => (2, 0),
                     _ => (1, 4),
                 };
-                let codebook = plan.centroids * plan.block * each + scale;
+                let codebook = plan.codebooks * plan.centroids * plan.block * each + scale;
                 rows * columns.div_ceil(plan.block) + codebook + rows_of(2)
             }
             Scheme::Int8 if tensor.layout == Layout::Tiles => {
@@ -489,6 +514,9 @@ impl fmt::Display for PlannedTensor {
                 " block {} x {} {kind} centroids",
                 plan.block, plan.centroids
             );
+            if plan.codebooks > 1 {
+                scheme += &format!(" in each of {} codebooks", plan.codebooks);
+            }
             if let Some(&columns) = self.shape.last()
                 && columns % plan.block != 0
             {
@@ -593,6 +621,10 @@ mod tests {
             ),
             ("groups.head.zero-point = true", "zero points are for int8"),
             ("groups.ffn.centroid-type = \"f8\"", "centroid-type \"f8\""),
+            (
+                "[groups.embedding]\nscheme = \"int8\"\ncodebooks = 2",
+                "codebooks are for pq and not for int8",
+            ),
             ("seed = ", "line 1"),
         ] {
             let error = Plan::default().apply_toml(text, None).unwrap_err();

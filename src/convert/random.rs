@@ -213,7 +213,7 @@ impl Weights {
                         .iter_mut()
                         .for_each(|b| *b = (u16::from(*b) * k / 256) as u8);
                 }
-                let entries = plan.centroids * plan.block;
+                let entries = plan.codebooks * plan.centroids * plan.block;
                 // As narrow as the converter would make it.
                 let mut int8 = |_| (rng.normal() * NARROW).clamp(-16.0, 16.0) as i8;
                 let codebook = match plan.centroid_type {
@@ -229,6 +229,7 @@ impl Weights {
                 };
                 NewValues::Pq {
                     block: plan.block,
+                    codebooks: plan.codebooks,
                     centroids: plan.centroids,
                     codes: bytes,
                     codebook,
@@ -288,6 +289,38 @@ mod tests {
             conversion.tensors.iter().filter(|t| layout(t)).count(),
             12 * 6 + 2
         );
+    }
+
+    #[test]
+    fn tables_may_have_several_codebooks() {
+        let convert = |text: &str| {
+            let mut options = ConvertOptions::default();
+            options.plan.apply_toml(text, None).unwrap();
+            options.layers = Some(vec![0]);
+            Conversion::random(Architecture::MinilmL6, &options)
+        };
+        let conversion = convert("[groups.embedding]\ncodebooks = 48\nrow-scale = true").unwrap();
+        let (bytes, report) = conversion.to_bytes(&|_| ()).unwrap();
+        let planned: u64 = conversion.plan().iter().map(|t| t.bytes).sum();
+        assert_eq!(report.weight_bytes, planned);
+        let artifact = crate::Artifact::from_bytes(&bytes).unwrap();
+        let info = artifact.tensors().find(|t| t.name == "embeddings.token");
+        assert_eq!(info.unwrap().pq.unwrap().codebooks, 48);
+        for (text, expected) in [
+            (
+                "groups.embedding.codebooks = 5",
+                "do not divide the 48 blocks",
+            ),
+            (
+                "groups.embedding.codebooks = 0",
+                "do not divide the 48 blocks",
+            ),
+            ("groups.ffn.codebooks = 2", "for tables of embeddings"),
+        ] {
+            let error = convert(text).err().unwrap();
+            assert_eq!(error.kind(), crate::ErrorKind::Config);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -10,9 +10,13 @@ pub(crate) enum TableRow<'a> {
     F16(&'a [f16]),
     Pq {
         codes: &'a [u8],
-        /// `[centroids][block]`
+        /// `[codebooks][centroids][block]`
         centroids: &'a [f32],
         block: usize,
+        /// Each for as many neighbouring codes of the row.
+        codebooks: usize,
+        /// Values in a codebook.
+        size: usize,
         scale: f32,
     },
     Int8 {
@@ -52,21 +56,29 @@ impl TableRow<'_> {
                 codes,
                 centroids,
                 block,
+                codebooks,
+                size,
                 scale,
-            } => match block {
-                4 => add_pq::<4>(codes, centroids, scale, sum),
-                8 => add_pq::<8>(codes, centroids, scale, sum),
-                16 => add_pq::<16>(codes, centroids, scale, sum),
-                // `chunks_mut` leaves a short last block; `zip` then drops the centroid's rest.
-                _ => {
-                    for (sum, &code) in sum.chunks_mut(block).zip(codes) {
-                        let centroid = &centroids[usize::from(code) * block..][..block];
-                        for (s, v) in sum.iter_mut().zip(centroid) {
-                            *s += v * scale;
+            } => {
+                let blocks = codes.len() / codebooks;
+                let parts = sum.chunks_mut(blocks * block).zip(codes.chunks(blocks));
+                for ((sum, codes), centroids) in parts.zip(centroids.chunks(size)) {
+                    match block {
+                        4 => add_pq::<4>(codes, centroids, scale, sum),
+                        8 => add_pq::<8>(codes, centroids, scale, sum),
+                        16 => add_pq::<16>(codes, centroids, scale, sum),
+                        // `chunks_mut` leaves a short last block; `zip` then drops the centroid's rest.
+                        _ => {
+                            for (sum, &code) in sum.chunks_mut(block).zip(codes) {
+                                let centroid = &centroids[usize::from(code) * block..][..block];
+                                for (s, v) in sum.iter_mut().zip(centroid) {
+                                    *s += v * scale;
+                                }
+                            }
                         }
                     }
                 }
-            },
+            }
             TableRow::Int8 {
                 values,
                 zero,

@@ -148,7 +148,8 @@ impl Codebook {
         int8_scale: f32,
         f32_scale: f32,
     ) -> Self {
-        if int8.len() / block >= Self::FEWEST {
+        // More are those of several codebooks, of a table.
+        if (Self::FEWEST..Self::ROWS).contains(&(int8.len() / block)) {
             int8.resize(Self::ROWS * block, 0);
             f32.resize(Self::ROWS * block, 0.0);
         }

@@ -45,6 +45,8 @@ impl Embedding {
             Values::F16(values) => TableRow::F16(&values.typed()[index * columns..][..columns]),
             Values::Pq {
                 block,
+                codebooks,
+                centroids,
                 codes,
                 row_scale: rows,
                 ..
@@ -57,6 +59,8 @@ impl Embedding {
                     codes: &codes[index * units..][..units],
                     centroids: &book.f32,
                     block: *block,
+                    codebooks: *codebooks,
+                    size: centroids * block,
                     scale: book.f32_scale * row_scale(rows).map_or(1.0, |r| r[index].to_f32()),
                 }
             }

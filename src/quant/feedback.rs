@@ -47,7 +47,10 @@ pub fn quantize_with_hessian(
     options: &PqOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Pq> {
-    options.check()?;
+    options.check(w.cols())?;
+    if options.codebooks > 1 {
+        return super::split::quantize_with_hessian(w, hessian, counts, options, progress);
+    }
     let steps = options.steps() + 2 + options.refinements;
     let mut progress = Progress::new(w.data().len(), steps, progress);
     let geometry = Geometry::new(hessian, w.cols(), options.block)?;
@@ -102,34 +105,46 @@ struct Position {
     bias: Vec<f32>,
 }
 
+/// A Hessian of `n` columns, checked, made symmetric, over its mean diagonal and damped.
+pub(super) fn damped(hessian: &[f32], n: usize) -> Result<Vec<f64>> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+    if Some(hessian.len()) != n.checked_mul(n) {
+        return wrong(format!(
+            "{} values are not a Hessian of {n} columns",
+            hessian.len()
+        ));
+    }
+    if hessian.iter().any(|h| !h.is_finite()) {
+        return wrong("the Hessian has values that are not finite".into());
+    }
+    if (0..n).any(|i| hessian[i * n + i] < 0.0) {
+        return wrong("the Hessian is not positive semidefinite".into());
+    }
+    let mean = (0..n).map(|i| f64::from(hessian[i * n + i])).sum::<f64>() / n as f64;
+    let unit = if mean > 0.0 { 1.0 / mean } else { 0.0 };
+    let mut h = vec![0.0; n * n];
+    h.par_chunks_exact_mut(n).enumerate().for_each(|(i, row)| {
+        for (j, x) in row.iter_mut().enumerate() {
+            let both = f64::from(hessian[i * n + j]) + f64::from(hessian[j * n + i]);
+            *x = 0.5 * unit * both;
+        }
+        row[i] += if mean > 0.0 { DAMPING } else { 1.0 };
+    });
+    Ok(h)
+}
+
+/// `R` of a damped Hessian.
+pub(super) fn factor(h: &[f64], n: usize) -> Result<Vec<f64>> {
+    upper_factor(h, n).ok_or_else(|| {
+        let message = "the Hessian is not positive semidefinite";
+        Error::new(ErrorKind::Config, message)
+    })
+}
+
 impl Geometry {
     fn new(hessian: &[f32], n: usize, b: usize) -> Result<Self> {
-        let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
-        if Some(hessian.len()) != n.checked_mul(n) {
-            return wrong(format!(
-                "{} values are not a Hessian of {n} columns",
-                hessian.len()
-            ));
-        }
-        if hessian.iter().any(|h| !h.is_finite()) {
-            return wrong("the Hessian has values that are not finite".into());
-        }
-        if (0..n).any(|i| hessian[i * n + i] < 0.0) {
-            return wrong("the Hessian is not positive semidefinite".into());
-        }
-        let mean = (0..n).map(|i| f64::from(hessian[i * n + i])).sum::<f64>() / n as f64;
-        let unit = if mean > 0.0 { 1.0 / mean } else { 0.0 };
-        let mut h = vec![0.0; n * n];
-        h.par_chunks_exact_mut(n).enumerate().for_each(|(i, row)| {
-            for (j, x) in row.iter_mut().enumerate() {
-                let both = f64::from(hessian[i * n + j]) + f64::from(hessian[j * n + i]);
-                *x = 0.5 * unit * both;
-            }
-            row[i] += if mean > 0.0 { DAMPING } else { 1.0 };
-        });
-        let Some(r) = upper_factor(&h, n) else {
-            return wrong("the Hessian is not positive semidefinite".into());
-        };
+        let h = damped(hessian, n)?;
+        let r = factor(&h, n)?;
         let to_f32 = |values: &[f64]| -> Vec<f32> { values.iter().map(|&x| x as f32).collect() };
         let importance = (0..n).map(|i| importance(&h, &r, n, i)).collect();
         let h = to_f32(&h);

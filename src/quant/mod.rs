@@ -22,6 +22,7 @@ mod nearest;
 pub mod pq;
 pub(crate) mod rng;
 pub mod scalar;
+mod split;
 
 pub use codebook::{CentroidType, Codebook};
 pub use matrix::{Importance, Matrix};

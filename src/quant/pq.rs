@@ -43,6 +43,9 @@ pub struct PqOptions {
     pub centroid_type: CentroidType,
     /// Give each row a factor of its own.
     pub row_scale: bool,
+    /// Codebooks of a matrix: each is that of as many neighbouring blocks of every row, whose number this has
+    /// to divide. One codebook for each block of a row is product quantization as in Jégou et al. 2011.
+    pub codebooks: usize,
     /// Rounds of improvement after the first pass with a Hessian; each costs about as much as the
     /// pass itself. Unused without one.
     pub refinements: usize,
@@ -59,6 +62,7 @@ impl PqOptions {
             seed: 0,
             centroid_type: CentroidType::Int8,
             row_scale: false,
+            codebooks: 1,
             refinements: 3,
         }
     }
@@ -71,10 +75,10 @@ impl PqOptions {
     /// Whether a `[rows, cols]` matrix has fewer than four vectors a centroid: too few for a
     /// codebook to pay, and for its centroids to be more than copies.
     pub fn is_too_small(&self, rows: usize, cols: usize) -> bool {
-        self.vectors(rows, cols) < 4 * self.centroids
+        self.vectors(rows, cols) < 4 * self.centroids.saturating_mul(self.codebooks)
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, cols: usize) -> Result<()> {
         let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
         if !(1..=MAX_BLOCK).contains(&self.block) {
             return wrong(format!(
@@ -84,6 +88,13 @@ impl PqOptions {
         }
         if !(2..=256).contains(&self.centroids) {
             return wrong(format!("{} centroids are not in 2..=256", self.centroids));
+        }
+        let per_row = cols.div_ceil(self.block);
+        if self.codebooks == 0 || !per_row.is_multiple_of(self.codebooks) {
+            return wrong(format!(
+                "{} codebooks do not divide the {per_row} blocks of a row",
+                self.codebooks
+            ));
         }
         Ok(())
     }
@@ -113,11 +124,13 @@ pub struct Pq {
     pub cols: usize,
     /// Columns in a block.
     pub block: usize,
-    /// Centroids in the codebook, 2..=256.
+    /// Codebooks, each for as many neighbouring blocks of a row.
+    pub codebooks: usize,
+    /// Centroids in a codebook, 2..=256.
     pub k: usize,
     /// `[rows][ceil(cols / block)]`, each below `k`.
     pub codes: Vec<u8>,
-    /// `[k][block]`.
+    /// `[codebooks][k][block]`.
     pub codebook: Codebook,
     /// One factor a row, or none.
     pub row_scale: Option<RowScale>,
@@ -142,7 +155,10 @@ pub fn quantize(
     options: &PqOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Pq> {
-    options.check()?;
+    options.check(w.cols())?;
+    if options.codebooks > 1 {
+        return super::split::quantize(w, importance, options, progress);
+    }
     let mut progress = Progress::new(w.data().len(), options.steps(), progress);
     Ok(Fit::new(w, importance, options, &mut progress)?.finish())
 }
@@ -225,6 +241,7 @@ impl<'a> Fit<'a> {
             rows: self.w.rows(),
             cols: self.w.cols(),
             block: self.block,
+            codebooks: 1,
             k: self.codebook.len() / self.block,
             codes: self.codes,
             codebook: self.codebook,
@@ -404,12 +421,15 @@ impl Pq {
     fn decode_with(&self, codebook: &[f32], row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols);
         let per_row = self.cols.div_ceil(self.block);
-        decode_row(
-            codebook,
-            self.block,
-            &self.codes[row * per_row..][..per_row],
-            out,
-        );
+        let codes = &self.codes[row * per_row..][..per_row];
+        let blocks = per_row / self.codebooks;
+        let books = codebook.chunks_exact(self.k * self.block);
+        let parts = out
+            .chunks_mut(blocks * self.block)
+            .zip(codes.chunks_exact(blocks));
+        for ((out, codes), book) in parts.zip(books) {
+            decode_row(book, self.block, codes, out);
+        }
         if let Some(scale) = &self.row_scale {
             let factor = scale.factors[row].to_f32();
             out.iter_mut().for_each(|x| *x *= factor);
@@ -429,25 +449,22 @@ impl Pq {
 
 #[cfg(feature = "train")]
 impl Pq {
-    /// A matrix of given codes (`[rows][ceil(cols / block)]`) and trained `centroids` (`[k][block]`), which are
-    /// rounded to what is stored. `factors` are those of the rows, if they have any.
+    /// A matrix of given codes (`[rows][ceil(cols / block)]`) and trained `centroids`
+    /// (`[codebooks][k][block]`), which are rounded to what is stored. `factors` are those of the rows, if they have any.
     ///
     /// # Errors
     /// [`ErrorKind::Checkpoint`] if a value is not finite or does not fit f16.
     pub(crate) fn trained(
         (rows, cols): (usize, usize),
-        block: usize,
+        (block, codebooks): (usize, usize),
         codes: Vec<u8>,
         centroids: &[f32],
         factors: Option<&[f32]>,
         to: CentroidType,
     ) -> Result<Self> {
-        let k = centroids.len() / block;
-        let mut uses = vec![0usize; k];
-        for &code in &codes {
-            uses[usize::from(code)] += 1;
-        }
-        let codebook = stored_centroids(centroids, block, &uses, to)?;
+        let k = centroids.len() / block / codebooks;
+        let uses = uses(&codes, cols.div_ceil(block), codebooks, k);
+        let codebook = stored_centroids(centroids, (block, codebooks), &uses, to)?;
         let factors = match factors {
             Some(factors) => Some(factors.iter().map(|&f| to_f16(f)).collect::<Result<_>>()?),
             None => None,
@@ -456,6 +473,7 @@ impl Pq {
             rows,
             cols,
             block,
+            codebooks,
             k,
             codes,
             codebook,
@@ -464,13 +482,13 @@ impl Pq {
     }
 }
 
-/// The code of the nearest centroid (of `[k][block]`) for each block of a matrix, whose rows are first
-/// divided by their `factors`, if they have any: `[rows][blocks of a row]`. A block keeps the code that it has
-/// unless its squared distance becomes less than `part` of what it is.
+/// The code of the nearest centroid (of `[codebooks][k][block]`) for each block of a matrix, whose rows are
+/// first divided by their `factors`, if they have any: `[rows][blocks of a row]`. A block keeps the code that
+/// it has unless its squared distance becomes less than `part` of what it is.
 #[cfg(feature = "train")]
 pub(crate) fn nearer_codes(
     (rows, cols): (usize, usize),
-    block: usize,
+    (block, codebooks): (usize, usize),
     mut values: Vec<f32>,
     factors: Option<&[f32]>,
     centroids: &[f32],
@@ -484,37 +502,70 @@ pub(crate) fn nearer_codes(
             row.iter_mut().for_each(|value| *value /= factor);
         }
     }
-    let blocks = Blocks {
-        w: Matrix::new(&values, rows, cols)?,
-        b: block,
-        importance: None,
-        mass: Mass::One,
-    };
-    let mut codes = vec![0; blocks.len()];
-    assign(&blocks, centroids, &mut codes);
-    let distance = |values: &[f32], code: u8| -> f32 {
+    let distance = |values: &[f32], centroids: &[f32], code: u8| -> f32 {
         let centroid = &centroids[usize::from(code) * block..];
         let pairs = values.iter().zip(centroid);
         pairs.map(|(v, c)| (v - c) * (v - c)).sum()
     };
-    let rows = values.chunks_exact(cols).flat_map(|row| row.chunks(block));
-    for ((values, code), &present) in rows.zip(&mut codes).zip(present) {
-        let nearer = distance(values, *code) < part * distance(values, present);
-        if !nearer {
-            *code = present;
+    let per_row = cols.div_ceil(block);
+    let blocks = per_row / codebooks;
+    let mut codes = present.to_vec();
+    for (book, centroids) in centroids
+        .chunks_exact(centroids.len() / codebooks)
+        .enumerate()
+    {
+        let range = super::split::columns(cols, (block, codebooks), book);
+        let values = super::split::part(&values, cols, &range);
+        let blocks_of = Blocks {
+            w: Matrix::new(&values, rows, range.len())?,
+            b: block,
+            importance: None,
+            mass: Mass::One,
+        };
+        let mut nearest = vec![0; blocks_of.len()];
+        assign(&blocks_of, centroids, &mut nearest);
+        let rows = codes
+            .chunks_exact_mut(per_row)
+            .map(|row| &mut row[book * blocks..][..blocks]);
+        let of_rows = values
+            .chunks_exact(range.len())
+            .zip(nearest.chunks_exact(blocks));
+        for (codes, (values, nearest)) in rows.zip(of_rows) {
+            for ((code, values), &nearest) in
+                codes.iter_mut().zip(values.chunks(block)).zip(nearest)
+            {
+                let nearer = distance(values, centroids, nearest)
+                    < part * distance(values, centroids, *code);
+                if nearer {
+                    *code = nearest;
+                }
+            }
         }
     }
     Ok(codes)
 }
 
-/// Trained centroids `[k][block]` as they are stored, each of which stands for `uses` blocks.
+/// How many blocks have each centroid, `[codebooks][k]`, of `per_row` in a row.
+pub(super) fn uses(codes: &[u8], per_row: usize, codebooks: usize, k: usize) -> Vec<usize> {
+    let mut uses = vec![0usize; codebooks * k];
+    for row in codes.chunks_exact(per_row) {
+        for (book, codes) in row.chunks_exact(per_row / codebooks).enumerate() {
+            for &code in codes {
+                uses[book * k + usize::from(code)] += 1;
+            }
+        }
+    }
+    uses
+}
+
+/// Trained centroids `[codebooks][k][block]` as they are stored, each of which stands for `uses` blocks.
 ///
 /// # Errors
 /// [`ErrorKind::Checkpoint`] if a value is not finite or does not fit f16.
 #[cfg(feature = "train")]
 pub(crate) fn stored_centroids(
     centroids: &[f32],
-    block: usize,
+    (block, codebooks): (usize, usize),
     uses: &[usize],
     to: CentroidType,
 ) -> Result<Codebook> {
@@ -529,7 +580,11 @@ pub(crate) fn stored_centroids(
     let energy: f64 = centroids.iter().zip(&weight).map(square).sum();
     // What codes of a bit a weight leave is about 0.4 of what centroids hold; what they left here is not
     // known any more.
-    let width = Width::narrowest(centroids, block, &weight, 0.1 * energy);
+    let width = match codebooks {
+        1 => Width::narrowest(centroids, block, &weight, 0.1 * energy),
+        // Of tables, with which nothing is multiplied.
+        _ => Width::WIDE,
+    };
     Codebook::round(centroids, block, &weight, to, width)
 }
 

@@ -49,13 +49,15 @@ pub(super) struct Coded {
     rows: i64,
     columns: i64,
     block: i64,
-    /// `[rows, blocks of a row]`, of i64
+    /// Each for as many neighbouring blocks of a row.
+    codebooks: i64,
+    /// `[rows, blocks of a row]`, of i64: numbers of centroids, counted through all codebooks.
     codes: Tensor,
-    /// `[k, block]`
+    /// `[codebooks * k, block]`
     centroids: Tensor,
     /// `[rows, 1]`
     factors: Option<Tensor>,
-    /// Blocks of each centroid, at least 1: `[k, 1]`
+    /// Blocks of each centroid, at least 1: `[codebooks * k, 1]`
     counts: Tensor,
     centroid_type: CentroidType,
     /// `[rows, columns]`: weights that go on being trained, though the model computes with centroids; now
@@ -63,24 +65,35 @@ pub(super) struct Coded {
     latent: Option<Tensor>,
 }
 
+/// Codes `[rows][per_row]` as numbers of centroids, counted through all codebooks, which have so many `in_all`.
+fn through(codes: &[u8], per_row: usize, codebooks: usize, in_all: i64) -> Vec<i64> {
+    let (blocks, k) = (per_row / codebooks, in_all / codebooks as i64);
+    let places = codes.iter().enumerate();
+    let number =
+        |(place, &code): (usize, &u8)| (place % per_row / blocks) as i64 * k + i64::from(code);
+    places.map(number).collect()
+}
+
 impl Coded {
     fn new(
-        (rows, columns, block): (usize, usize, usize),
+        (rows, columns): (usize, usize),
+        (block, codebooks): (usize, usize),
         codes: &[u8],
         centroids: &[f32],
         factors: Option<&[f32]>,
         centroid_type: CentroidType,
         device: Device,
     ) -> Self {
-        let wide: Vec<i64> = codes.iter().map(|&code| i64::from(code)).collect();
-        let codes = Tensor::from_slice(&wide).to_device(device);
         let k = (centroids.len() / block) as i64;
+        let wide = through(codes, columns.div_ceil(block), codebooks, k);
+        let codes = Tensor::from_slice(&wide).to_device(device);
         let counts = codes.bincount(None::<Tensor>, k).to_kind(Kind::Float);
         let factors = factors.map(|factors| leaf(factors, &[rows as i64, 1], device));
         Self {
             rows: rows as i64,
             columns: columns as i64,
             block: block as i64,
+            codebooks: codebooks as i64,
             codes: codes.view([rows as i64, -1]),
             centroids: leaf(centroids, &[k, block as i64], device),
             factors,
@@ -96,7 +109,8 @@ impl Coded {
             factors.collect::<Vec<f32>>()
         });
         Self::new(
-            (pq.rows, pq.cols, pq.block),
+            (pq.rows, pq.cols),
+            (pq.block, pq.codebooks),
             &pq.codes,
             &pq.codebook.decode(),
             factors.as_deref(),
@@ -109,7 +123,7 @@ impl Coded {
         let factors = self.factors.as_ref().map(to_vec);
         Pq::trained(
             (self.rows as usize, self.columns as usize),
-            self.block as usize,
+            (self.block as usize, self.codebooks as usize),
             self.bytes(),
             &to_vec(&self.centroids),
             factors.as_deref(),
@@ -119,11 +133,9 @@ impl Coded {
 
     /// `[rows][blocks of a row]`
     fn bytes(&self) -> Vec<u8> {
-        let codes = self
-            .codes
-            .to_device(Device::Cpu)
-            .view([-1])
-            .to_kind(Kind::Uint8);
+        let k = self.centroids.size()[0] / self.codebooks;
+        let codes = self.codes.to_device(Device::Cpu).view([-1]);
+        let codes = codes.remainder(k).to_kind(Kind::Uint8);
         let mut bytes = vec![0u8; codes.numel()];
         codes.copy_data(&mut bytes, codes.numel());
         bytes
@@ -139,7 +151,7 @@ impl Coded {
         let present = self.bytes();
         let nearest = pq::nearer_codes(
             (self.rows as usize, self.columns as usize),
-            self.block as usize,
+            (self.block as usize, self.codebooks as usize),
             to_vec(latent),
             factors.as_deref(),
             &to_vec(&self.centroids),
@@ -153,9 +165,11 @@ impl Coded {
 
     /// Where they are: the optimizer knows the numbers of blocks, too.
     fn set_codes(&mut self, codes: &[u8]) {
-        let wide: Vec<i64> = codes.iter().map(|&code| i64::from(code)).collect();
+        let numbers = self.counts.size()[0];
+        let per_row = self.codes.size()[1] as usize;
+        let wide = through(codes, per_row, self.codebooks as usize, numbers);
         let codes = Tensor::from_slice(&wide);
-        let counts = codes.bincount(None::<Tensor>, self.counts.size()[0]);
+        let counts = codes.bincount(None::<Tensor>, numbers);
         let counts = counts.to_kind(Kind::Float).clamp_min(1.0);
         self.counts.copy_(&counts.view_as(&self.counts));
         self.codes.copy_(&codes.view_as(&self.codes));
@@ -169,9 +183,10 @@ impl Coded {
     /// If they cannot be stored.
     fn stored_centroids(&self, rounded: bool) -> Result<Tensor> {
         let block = self.block as usize;
+        let shape = (block, self.codebooks as usize);
         let uses: Vec<usize> = to_vec(&self.counts).iter().map(|&n| n as usize).collect();
         let stored =
-            pq::stored_centroids(&to_vec(&self.centroids), block, &uses, self.centroid_type)?;
+            pq::stored_centroids(&to_vec(&self.centroids), shape, &uses, self.centroid_type)?;
         let stored = match &stored {
             Codebook::F16(values) if rounded => {
                 let rounded = kernels::Codebook::from_f16(values, block);
@@ -460,17 +475,18 @@ impl Weights {
         let &[rows, columns] = &planned.shape[..] else {
             return Err(wrong());
         };
-        let block = planned.plan.block;
-        let k = centroids.len() / block;
+        let (block, codebooks) = (planned.plan.block, planned.plan.codebooks);
+        let k = centroids.len() / block / codebooks;
         let fits = codes.len() == rows * columns.div_ceil(block)
-            && centroids.len() == k * block
+            && centroids.len() == codebooks * k * block
             && codes.iter().all(|&code| usize::from(code) < k)
             && factors.is_none_or(|factors| factors.len() == rows);
         if !fits {
             return Err(wrong());
         }
         let coded = Coded::new(
-            (rows, columns, block),
+            (rows, columns),
+            (block, codebooks),
             codes,
             centroids,
             factors,

@@ -170,7 +170,7 @@ const NAME: &str = "layers.1.attention.query.weight";
 
 #[test]
 fn unknown_scheme() {
-    for id in [0, 6, u32::MAX] {
+    for id in [0, 7, u32::MAX] {
         let words = format!("tensor {NAME}: unknown scheme {id}");
         let change = |m: &mut Model| {
             let tensor = m.tensor(NAME);

@@ -1,6 +1,6 @@
 //! Rules 17 to 22 and 31: names, shapes, bodies and section numbers.
 
-use crate::build::{Model, NONE, Scheme, Tensor};
+use crate::build::{Model, NONE, Pq, Scheme, Tensor};
 use crate::check::{accept, malformed};
 use crate::valid::names::{
     BIAS, F16, F32, INT4, INT4_FULL, INT8, INT8_FULL, INT8_ROWS, PQ, PQ_ROWS, PQ_SMALL,
@@ -267,4 +267,91 @@ fn shared_section_disagrees() {
         m.bytes(codes).fill(0);
     };
     malformed("codebook", shorter, &words);
+}
+
+/// Gives `tensor` so many codebooks, all like the one it has.
+fn split(m: &mut Model, tensor: &str, codebooks: u32) {
+    let pq = m.pq(tensor).clone();
+    let codebook = m.bytes(pq.codebook);
+    *codebook = codebook.repeat(codebooks.max(1) as usize);
+    m.tensor(tensor).scheme = several(&pq, codebooks);
+}
+
+fn several(pq: &Pq, codebooks: u32) -> Scheme {
+    let body = [
+        pq.block.to_le_bytes(),
+        codebooks.to_le_bytes(),
+        pq.centroids.to_le_bytes(),
+        pq.codes.to_le_bytes(),
+        pq.codebook.to_le_bytes(),
+        pq.codebook_scale.to_le_bytes(),
+        pq.row_scale.to_le_bytes(),
+    ];
+    Scheme::Raw(6, body.concat())
+}
+
+#[test]
+fn codebooks_do_not_divide() {
+    let blocks = 3;
+    for codebooks in [0, 2, 4, 6] {
+        let shown = format!("{codebooks} codebooks do not divide the {blocks} blocks of a row");
+        let change = |m: &mut Model| split(m, PQ_ROWS, codebooks);
+        malformed("codebooks", change, &[&named(PQ_ROWS), &shown]);
+    }
+    // Without their bytes.
+    for codebooks in [u32::MAX, 3] {
+        let change = |m: &mut Model| {
+            let pq = m.pq(PQ_ROWS).clone();
+            m.tensor(PQ_ROWS).scheme = several(&pq, codebooks);
+        };
+        malformed("codebooks", change, &[&named(PQ_ROWS)]);
+    }
+    for codebooks in [1, 3] {
+        let artifact = accept("codebooks", |m| split(m, PQ_ROWS, codebooks));
+        let info = artifact.tensors().find(|t| t.name == PQ_ROWS).unwrap();
+        assert_eq!(info.pq.unwrap().codebooks, codebooks as usize);
+    }
+}
+
+#[test]
+fn several_codebooks_in_tiles() {
+    let change = |m: &mut Model| split(m, PQ, 2);
+    let words = [&*named(PQ), "tiles cannot have several codebooks"];
+    malformed("codebooks", change, &words);
+}
+
+/// Centroids that stand in another order in the codebook of each block, under other codes.
+#[cfg(feature = "text")]
+#[test]
+fn each_block_is_looked_up_in_its_own_codebook() {
+    use centroid::{Options, TextClassifier};
+
+    let classify = |artifact| {
+        let model = TextClassifier::new(artifact, Options::new().threads(1)).unwrap();
+        let found = model.classify(&["a b c", "some other words"]).unwrap();
+        let logits = found
+            .iter()
+            .flat_map(|f| f.labels.iter().map(|l| l.logit.to_bits()));
+        logits.collect::<Vec<u32>>()
+    };
+    let changed = |codebooks: usize| {
+        accept("codebooks", |m| {
+            let pq = m.pq(PQ_ROWS).clone();
+            let (k, each) = (pq.centroids as usize, 2 * pq.block as usize);
+            let codebook = m.bytes(pq.codebook).clone();
+            let of = |book: usize| (0..k).map(move |number| (number + k - book) % k);
+            let centroid = |number: usize| codebook[number * each..][..each].to_vec();
+            let all = (0..codebooks).flat_map(of).flat_map(centroid);
+            *m.bytes(pq.codebook) = all.collect();
+            for (place, code) in m.bytes(pq.codes).iter_mut().enumerate() {
+                let book = place % 3 * codebooks / 3;
+                *code = ((usize::from(*code) + book) % k) as u8;
+            }
+            m.tensor(PQ_ROWS).scheme = several(&pq, codebooks as u32);
+        })
+    };
+    let plain = classify(accept("as it is", |_| ()));
+    for codebooks in [1, 3] {
+        assert_eq!(classify(changed(codebooks)), plain, "{codebooks}");
+    }
 }

@@ -43,7 +43,7 @@ impl Tiny {
     /// 16 centroids: a codebook has to have fewer of them than a tiny matrix has blocks.
     pub fn plan(&self) -> String {
         let group = |name: &str| format!("[plan.groups.{name}]\ncentroids = 16\nblock = 4\n");
-        ["ffn", "attention", "embedding"].map(group).concat()
+        ["ffn", "attention", "embedding"].map(group).concat() + "codebooks = 4\n"
     }
 
     /// Writes a run and returns its path: `keys` come first in the file, `plan` is a table or nothing.

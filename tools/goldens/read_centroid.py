@@ -31,7 +31,7 @@ OPTIONAL = 1
 
 GROUPS = {1: "ffn", 2: "attention", 3: "embedding", 4: "position", 5: "head", 6: "other"}
 LAYOUTS = {1: "vector", 2: "rows", 3: "tiles"}
-SCHEMES = {1: "f32", 2: "f16", 3: "pq", 4: "int8", 5: "int4"}
+SCHEMES = {1: "f32", 2: "f16", 3: "pq", 4: "int8", 5: "int4", 6: "split"}
 F32, F16, CODES, CODEBOOK_INT8, CODEBOOK_F16, ROW_SCALES, INT8, INT4, ZERO_POINTS = range(1, 10)
 TOKENIZER, LABELS, TABLES = 16, 17, 18
 KINDS = {
@@ -276,8 +276,9 @@ class Tensor:
 
     def _pq(self):
         block, count = self.fields["block"], self.fields["centroids"]
+        books = self.fields.get("codebooks", 1)
         raw = self.parts["codebook"]
-        if len(raw) == count * block:
+        if len(raw) == books * count * block:
             codebook = np.frombuffer(raw, np.int8).astype(np.float64)
             need((codebook != -128).all(), f"{self.name}: a centroid of -128")
         else:
@@ -285,9 +286,14 @@ class Tensor:
             need(np.isfinite(codebook).all(), f"{self.name}: a centroid is not finite")
         codes = np.frombuffer(self.parts["codes"], np.uint8)
         need(codes.max() < count, f"{self.name}: a code is beyond the codebook")
-        values = codebook.reshape(count, block)[self._rows_of_units(codes)]
+        codes = self._rows_of_units(codes).astype(np.int64)
+        blocks = codes.shape[1] // books
+        codes += np.arange(codes.shape[1]) // blocks * count
+        values = codebook.reshape(books * count, block)[codes]
         values = values.reshape(self.rows, -1)[:, : self.columns]
         return self._row_scales() * self.fields["codebook_scale"] * values
+
+    _split = _pq
 
     def _integers(self, values, padding):
         need(not padding.any(), f"{self.name}: padding is not zero")
@@ -446,11 +452,16 @@ def read_tensor(name, group, shape, layout, scheme, sections):
         part("values", {F32: 4 * rows * columns})
     elif scheme == "f16":
         part("values", {F16: 2 * rows * columns})
-    elif scheme == "pq":
-        block, count = field("block", "I"), field("centroids", "I")
+    elif scheme in ("pq", "split"):
+        block = field("block", "I")
+        books = field("codebooks", "I") if scheme == "split" else 1
+        count = field("centroids", "I")
+        need(books >= 1 and -(-columns // block) % books == 0, f"{name}: codebooks")
+        need(books == 1 or layout == "rows", f"{name}: several codebooks of {layout}")
         need(1 <= block <= 64 and 2 <= count <= 256, f"{name}: block or centroids")
         part("codes", {CODES: rows * -(-columns // block)})
-        part("codebook", {CODEBOOK_INT8: count * block, CODEBOOK_F16: 2 * count * block})
+        values = books * count * block
+        part("codebook", {CODEBOOK_INT8: values, CODEBOOK_F16: 2 * values})
         wide = sections[fields["codebook"]].kind == CODEBOOK_F16
         need(scale("codebook_scale") == 1 or not wide, f"{name}: an f16 codebook with a scale")
         part("row_scale", {ROW_SCALES: 2 * rows}, optional=True)
