@@ -1,8 +1,8 @@
-//! The model that ships: it opens, keeps its budget of bytes, and stays close to the original.
+//! The models that ship: they open, keep their budgets of bytes, and are as good as they were made.
 
 use std::path::{Path, PathBuf};
 
-use centroid::{Artifact, Mode, Options, SentenceEmbedder, Truncation};
+use centroid::{Artifact, Mode, Options, SentenceEmbedder, TextClassifier, Truncation};
 
 const DIMENSIONS: usize = 384;
 
@@ -11,16 +11,42 @@ fn path(part: &str) -> PathBuf {
 }
 
 #[test]
-fn it_keeps_its_budget() {
-    let artifact = Artifact::open(path("models/minilm-l6.centroid")).unwrap();
-    let bytes = artifact.weight_bytes();
-    assert!(bytes <= 4_400_000, "{bytes}");
-    assert_eq!(artifact.tokenizer_kind(), Some("tokenizer tables"));
-    assert!(artifact.tokenizer_bytes() <= 450_000);
-    assert!(artifact.file_bytes() <= 5_000_000);
-    let said = |wanted: &str| artifact.provenance().iter().any(|(key, _)| key == wanted);
-    for key in ["source_sha256", "training_data_sha256", "test"] {
-        assert!(said(key), "{key}");
+fn they_keep_their_budgets() {
+    // The classifier has a twentieth of the bytes of its fp32 weights.
+    for (name, budget) in [("minilm-l6", 4_400_000), ("sentiment", 4_543_000)] {
+        let artifact = Artifact::open(path(&format!("models/{name}.centroid"))).unwrap();
+        let bytes = artifact.weight_bytes();
+        assert!(bytes <= budget, "{name}: {bytes}");
+        assert_eq!(artifact.tokenizer_kind(), Some("tokenizer tables"));
+        assert!(artifact.tokenizer_bytes() <= 450_000, "{name}");
+        assert!(artifact.file_bytes() <= 5_000_000, "{name}");
+        let said = |wanted: &str| artifact.provenance().iter().any(|(key, _)| key == wanted);
+        for key in ["source_sha256", "training_data_sha256", "test"] {
+            assert!(said(key), "{name}: {key}");
+        }
+    }
+}
+
+/// On sentences that neither the model nor its teacher was trained with; tests/data/sentiment says which.
+#[test]
+fn sentiment_is_right_about_sentences_it_has_not_seen() {
+    let lines = std::fs::read_to_string(path("tests/data/sentiment/reviews.tsv")).unwrap();
+    let lines = lines.lines().skip(1);
+    let examples: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once('\t')).collect();
+    assert_eq!(examples.len(), 423);
+    let texts: Vec<&str> = examples.iter().map(|&(text, _)| text).collect();
+    for mode in [Mode::Exact, Mode::Int8] {
+        let artifact = Artifact::open(path("models/sentiment.centroid")).unwrap();
+        let model = TextClassifier::new(artifact, Options::new().mode(mode)).unwrap();
+        let found = model.classify(&texts).unwrap();
+        let right = found.iter().zip(&examples).filter(|(found, (_, label))| {
+            let labels = found.labels.iter();
+            let best = labels.max_by(|a, b| a.logit.total_cmp(&b.logit));
+            best.unwrap().label == *label
+        });
+        let right = right.count();
+        println!("{}: {right} of {} are right", mode.name(), examples.len());
+        assert!(right as f64 > 0.82 * examples.len() as f64, "{right}");
     }
 }
 

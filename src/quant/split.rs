@@ -39,7 +39,7 @@ pub(super) fn quantize(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Pq> {
     let importance = importance.checked(w)?;
-    let rows = Rows::new(w, importance.rows, options.row_scale)?;
+    let rows = Rows::new(w, importance.rows, options.row_scale);
     let parts = (0..options.codebooks).map(|book| {
         let range = columns(w.cols(), (options.block, options.codebooks), book);
         let values = part(&rows.data, w.cols(), &range);
@@ -74,7 +74,7 @@ pub(super) fn quantize_with_hessian(
         columns: None,
         rows: counts,
     };
-    let rows = Rows::new(w, importance.checked(w)?.rows, options.row_scale)?;
+    let rows = Rows::new(w, importance.checked(w)?.rows, options.row_scale);
     // What rows are less what their codes stand for, as far as they are quantized.
     let mut errors = vec![0f32; w.data().len()];
     let mut parts = Vec::new();
@@ -155,14 +155,14 @@ struct Rows {
 
 impl Rows {
     /// Factors are the root mean squares of the rows, over the largest of them.
-    fn new(w: Matrix<'_>, counts: Option<&[f32]>, scale: bool) -> Result<Self> {
+    fn new(w: Matrix<'_>, counts: Option<&[f32]>, scale: bool) -> Self {
         let mut data = w.data().to_vec();
         if !scale {
-            return Ok(Self {
+            return Self {
                 data,
                 counts: counts.map(<[f32]>::to_vec),
                 factors: None,
-            });
+            };
         }
         let norm = |row: &[f32]| {
             row.iter()
@@ -180,11 +180,11 @@ impl Rows {
             let of = |x: f32| if factor > 0.0 { x / factor } else { 0.0 };
             row.iter_mut().for_each(|x| *x = of(*x));
         }
-        Ok(Self {
+        Self {
             data,
             counts: Some(masses),
             factors: Some(factors),
-        })
+        }
     }
 
     /// Gives `pq` the factors with the least error, where `weigh` pushes the product of a row with how much

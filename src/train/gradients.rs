@@ -13,8 +13,8 @@ use crate::convert::recode::Sensitivity;
 use crate::error::Result;
 use crate::models::encoder::Task;
 
-/// Texts whose gradients are computed at once.
-const TEXTS: usize = 64;
+/// Tokens, padding included, whose gradients are computed at once.
+const TOKENS: usize = 2048;
 /// Divides the logits: answers that are almost certain would count for almost nothing, and errors of codes
 /// are not small.
 const TEMPERATURE: f64 = 4.0;
@@ -42,7 +42,14 @@ impl Model {
         let uses = texts.iter().map(|text| text.ids.len()).sum();
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| texts[text].ids.len());
-        for numbers in order.chunks(TEXTS) {
+        let length = |&number: &usize| texts[number].ids.len();
+        let mut left = &order[..];
+        while !left.is_empty() {
+            // Sorted: the last one says how long they all become.
+            let fits = |n: usize| n * length(&left[n - 1]) <= TOKENS;
+            let most = (1..=left.len()).take_while(|&n| fits(n)).last();
+            let (numbers, rest) = left.split_at(most.unwrap_or(1));
+            left = rest;
             let batched: Vec<&Text> = numbers.iter().map(|&number| texts[number]).collect();
             let batch = Batch::new(config, &batched, self.device);
             let pass = Pass {

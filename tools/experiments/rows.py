@@ -1,6 +1,6 @@
 """The rows of the table: what each run file says. Model: MiniLM-L6, fine-tuned."""
 
-# Everything that is quantized to one byte for 8 (ffn, embedding, position) or 4 (attention, head) weights.
+# Everything that is quantized: to one byte for 8 (ffn, embedding, position) or 4 (attention, head) weights.
 ALL = ["ffn", "embedding", "attention", "position", "head"]
 
 DATA = {
@@ -31,24 +31,21 @@ CALIBRATED = 4000
 
 NOISE = {"form": "proxy", "rate": 0.1}
 DISTIL = {"logits": 1.0, "hidden": 1.0}
+# Also texts that the teacher was not trained with.
+OTHERS = {**DISTIL, "splice": 0.5, "replace": 0.4}
+# Higher rates do harm to calibrated codes.
+SMALL = {"learning-rate": 3e-5, "centroid-learning-rate": 5e-5}
 
 
-def ipq(noise=None, distil=None):
+def ipq(noise=None):
     """FFN, then embeddings, then attention and the head; the rest is trained on after each."""
     stages = []
     for groups in (["ffn"], ["embedding", "position"], ["attention", "head"]):
         keys = {"quantize": groups, "learning-rate": 3e-5, "centroid-learning-rate": 1e-3}
         if noise and groups[0] != "attention":
             keys["noise"] = noise
-        if distil:
-            keys["distill"] = distil
         stages.append(stage(groups[0], 2, **keys))
     return stages
-
-
-def at_once(epochs, distil):
-    keys = {"quantize": ALL, "learning-rate": 3e-4, "centroid-learning-rate": 1e-3}
-    return stage("codes", epochs, distill=distil, **keys)
 
 
 def blocks(**of):
@@ -75,53 +72,54 @@ def rows(epochs):
         "pq-ipq": ("fp32", pq, ipq()),
         "pq-qat-ipq": ("base", pq, [stage("noise", epochs, noise={"form": "exact", "rate": 1.0}, **tune), *ipq()]),
         "pq-noise-ipq": ("base", pq, [stage("noise", epochs, noise=NOISE, **tune), *ipq(NOISE)]),
-        "pq-noise-distil": ("fp32", pq, distilled()),
-        # Codes that change while centroids are trained; and at last what is rounded in use.
-        "pq-noise-distil-reassign": ("fp32", pq, distilled(reassign=50)),
-        "pq-noise-distil-int8": (
-            "fp32",
-            pq,
-            [
-                *distilled(),
-                stage("int8", 1, int8=True, distill=DISTIL, **{"learning-rate": 1e-4, "centroid-learning-rate": 3e-4}),
-            ],
-        ),
-        # From calibrated codes it takes small steps; and with blocks of 4 everywhere but in tables.
-        "pq-distil": ("fp32", pq, gentle(), {"dropout": 0.0}),
-        "pq4-calibrated": ("fp32", blocks(ffn=4), [stage("codes", 0, quantize=ALL, calibrate=CALIBRATED)]),
-        "pq4-distil": ("fp32", blocks(ffn=4), gentle(), {"dropout": 0.0}),
-        # The same with higher rates, codes that change, and half of the texts spliced.
-        "pq4-spliced": ("fp32", blocks(ffn=4), spliced(), {"dropout": 0.0}),
+        # The teacher's answers in place of labels, codes that are made for them, and texts with other words.
+        "pq-distil": ("fp32", pq_tables(), staged(), {"dropout": 0.0}),
+        "pq-noise-distil": ("fp32", pq_tables(), [noisy(), *staged()], {"dropout": 0.0}),
+        # At last with what the mode int8 rounds.
+        "pq-noise-distil-int8": ("fp32", pq_tables(), [noisy(), *staged(), rounded()], {"dropout": 0.0}),
+        # Blocks of 4 everywhere but in tables, and row scales.
+        "pq4-calibrated": ("fp32", pq4(), [stage("codes", 0, quantize=ALL, calibrate=CALIBRATED)]),
+        "pq4-distil": ("fp32", pq4(), [*staged(), rounded()], {"dropout": 0.0}),
         # Adjacent layers share weights; and of three such pairs the middle one is left out.
-        "pq-share": ("fp32", pq, distilled(), {"share": 2}),
-        "pq-share-prune": ("fp32", pq, distilled(), {"share": 2, "layers": [0, 1, 4, 5]}),
+        "pq-share": ("fp32", pq_tables(), staged(), {"dropout": 0.0, "share": 2}),
+        "pq-share-prune": ("fp32", pq_tables(), staged(), {"dropout": 0.0, "share": 2, "layers": [0, 1, 4, 5]}),
         # Noise alone before codes; and blocks of one size for all.
         **{f"rate-{rate}": ("base", pq, only_noise(rate, epochs)) for rate in RATES},
         **{
-            f"block-{size}": ("fp32", blocks(**{group: size for group in ALL}), distilled())
+            f"block-{size}": ("fp32", blocks(**{group: size for group in ALL}), at_once(), {"dropout": 0.0})
             for size in BLOCKS
         },
     }
 
 
-def distilled(**keys):
-    noise = stage("noise", 1, noise=NOISE, distill=DISTIL, **{"learning-rate": 5e-5})
-    return [noise, {**at_once(4, DISTIL), **keys}]
+def pq_tables(**groups):
+    """Blocks of 8 / 4 / 8, and a codebook for each block of the token table's rows."""
+    tables = {"embedding": {"codebooks": 48}, "position": {"block": 4, "codebooks": 4}}
+    return {"scheme": "pq", "groups": {**tables, **groups}}
 
 
-def gentle():
-    """Small steps from calibrated codes; at last with what is rounded in use."""
-    rates = {"learning-rate": 5e-5, "centroid-learning-rate": 1e-4}
-    codes = stage("codes", 3, quantize=ALL, calibrate=CALIBRATED, distill=DISTIL, **rates)
-    return [codes, stage("int8", 1, int8=True, distill=DISTIL, **rates)]
+def pq4():
+    scaled = {"row-scale": True}
+    return pq_tables(ffn={"block": 4, **scaled}, attention=scaled, embedding={"codebooks": 48, **scaled})
 
 
-def spliced():
-    distil = {**DISTIL, "splice": 0.5}
-    rates = {"learning-rate": 1e-4, "centroid-learning-rate": 1e-4}
-    keys = {"quantize": ALL, "calibrate": CALIBRATED, "reassign": 20, "warmup": 0.05}
-    codes = stage("codes", 4, distill=distil, **keys, **rates)
-    return [codes, stage("int8", 1, int8=True, distill=distil, **{**rates, "learning-rate": 5e-5})]
+def noisy():
+    return stage("noise", 1, noise=NOISE, distill=DISTIL, **SMALL)
+
+
+def staged():
+    """Tables first: their errors are the largest, and all other weights are trained to live with them."""
+    groups = [("tables", ["embedding", "position"], 3), ("attention", ["attention", "head"], 2), ("ffn", ["ffn"], 2)]
+    keys = {"calibrate": CALIBRATED, "warmup": 0.05, "distill": OTHERS, **SMALL}
+    return [stage(name, epochs, quantize=of, **keys) for name, of, epochs in groups]
+
+
+def at_once():
+    return [stage("codes", 4, quantize=ALL, calibrate=CALIBRATED, warmup=0.05, distill=OTHERS, **SMALL)]
+
+
+def rounded():
+    return stage("int8", 1, int8=True, distill=OTHERS, **SMALL)
 
 
 def only_noise(rate, epochs):
