@@ -27,8 +27,9 @@ use crate::kernels::elementwise::{Affine, activate, layer_norm};
 use crate::kernels::{self, Codes, Isa, Threads, Weights, Zero};
 use crate::layout::to_tiles;
 use crate::models::encoder::Config;
-use crate::quant::Importance;
+use crate::quant::Matrix;
 use crate::quant::linalg::cholesky;
+use crate::quant::pq::{self, Pq, PqOptions};
 use crate::text::{Tokenizer, Truncation};
 
 /// Tokens that run at a time.
@@ -199,14 +200,21 @@ impl<'a> Calibration<'a> {
         })
     }
 
-    /// How much errors of a table's columns count together, where that is known.
-    pub(super) fn hessian(&self, name: &str) -> Option<&[f32]> {
-        self.tables.hessian(name)
-    }
-
-    /// How much errors of a tensor without such inputs count.
-    pub(super) fn importance(&self, name: &str) -> Importance<'_> {
-        self.tables.importance(name)
+    /// Codes for a tensor without such inputs.
+    pub(super) fn quantize(
+        &self,
+        name: &str,
+        matrix: Matrix<'_>,
+        options: &PqOptions,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Pq> {
+        let importance = self.tables.importance(name);
+        match self.tables.hessian(name) {
+            Some(hessian) => {
+                pq::quantize_with_hessian(matrix, hessian, importance.rows, options, progress)
+            }
+            None => pq::quantize(matrix, importance, options, progress),
+        }
     }
 
     /// The bias `name` with the mean error of its layer's output taken out; unchanged if it is not

@@ -12,7 +12,7 @@ use crate::artifact::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::quant::pq::{self, Pq, PqOptions};
 use crate::quant::scalar::{self, Scalar, ScalarOptions, ZeroPoint};
-use crate::quant::{Codebook, Matrix};
+use crate::quant::{Codebook, Importance, Matrix};
 
 /// A tensor of the artifact to be.
 #[derive(Debug, Clone)]
@@ -289,11 +289,12 @@ fn quantize(
                     let matrix = Matrix::new(target, rows, columns)?;
                     pq::quantize_with_hessian(matrix, &inputs.hessian, None, &options, progress)?
                 }
-                None => {
-                    let importance = calibration.as_ref();
-                    let importance = importance.map(|c| c.importance(&tensor.name));
-                    pq::quantize(matrix, importance.unwrap_or_default(), &options, progress)?
-                }
+                None => match calibration {
+                    Some(calibration) => {
+                        calibration.quantize(&tensor.name, matrix, &options, progress)?
+                    }
+                    None => pq::quantize(matrix, Importance::default(), &options, progress)?,
+                },
             };
             let decoded = quantized.dequantize();
             (from_pq(quantized), decoded)

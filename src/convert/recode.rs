@@ -61,19 +61,7 @@ impl Base {
                     let target = Matrix::new(&target, rows, columns).map_err(context)?;
                     pq::quantize_with_hessian(target, &inputs.hessian, None, &options, &|_| ())
                 }
-                None => {
-                    let importance = calibration.importance(&tensor.name);
-                    match calibration.hessian(&tensor.name) {
-                        Some(hessian) => pq::quantize_with_hessian(
-                            matrix,
-                            hessian,
-                            importance.rows,
-                            &options,
-                            &|_| (),
-                        ),
-                        None => pq::quantize(matrix, importance, &options, &|_| ()),
-                    }
-                }
+                None => calibration.quantize(&tensor.name, matrix, &options, &|_| ()),
             };
             let pq = pq.map_err(context)?;
             let decoded = pq.dequantize();
