@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from results import FOLDS, ROOT, compared
+from results import FOLDS, ROOT, compared, finished, key
 from rows import BLOCKS, DATA, ORDERS, RATES, rows
 
 RESULTS = ROOT / "benches/results"
@@ -32,7 +32,7 @@ def order(data, better, worse):
         return ""
     low, high = found["interval"]
     verdict = "yes" if low > 0 else "no, below" if high < 0 else "not shown"
-    return f"{verdict}: {found['difference']:+.2f} ({low:+.2f} to {high:+.2f}), {found['folds']} folds"
+    return f"{verdict}: {found['difference']:+.2f} ({low:+.2f} to {high:+.2f}), {found['folds']} of {FOLDS} folds"
 
 
 def table():
@@ -62,6 +62,16 @@ def table():
     if orders:
         lines += ["", "Whether one row is above another, in points; claimed where the interval excludes 0:", ""]
         lines += ["| order | movie reviews | TREC-6 |", "|---|---|---|", *orders]
+    known, notes = finished(), {}
+    for row in rows(1):
+        for data in DATA:
+            for fold in range(FOLDS):
+                if note := known.get(key(data, row, fold), {}).get("note"):
+                    notes.setdefault((row, data, note), []).append(str(fold))
+    if notes:
+        lines += ["", "Runs that are not as the others:", ""]
+    for (row, data, note), folds in notes.items():
+        lines.append(f"- {row}, {TITLES[data]}, folds {', '.join(folds)}: {note}")
     path = RESULTS / "training.md"
     path.write_text("\n".join(lines) + "\n")
     print(f"wrote {path}")
