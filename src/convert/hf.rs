@@ -80,6 +80,7 @@ pub(super) fn read_as(
         .map_err(|e| e.in_file(directory.join("config.json")))?;
 
     let checkpoint = Checkpoint::open(directory)?;
+    notes.extend_from_slice(checkpoint.notes());
     let names = Names::detect(&checkpoint, architecture.family);
     let original_layers = encoder.layers;
     let layers = super::plan::kept_layers(options, original_layers)?;

@@ -19,6 +19,7 @@ mod checkpoint;
 mod config;
 mod encode;
 mod hf;
+mod pickle;
 mod plan;
 mod random;
 pub(crate) mod random_tokenizer;
@@ -32,6 +33,7 @@ pub(crate) mod trained;
 
 use std::path::{Path, PathBuf};
 
+pub use checkpoint::Checkpoint;
 pub use encode::{Report, TensorReport};
 pub use plan::{GroupPlan, Plan, PlannedTensor};
 pub use random::Architecture;
@@ -136,8 +138,8 @@ enum Source {
 }
 
 impl Conversion {
-    /// Reads a Hugging Face or sentence-transformers directory: `config.json`, weights in
-    /// safetensors (one file or a sharded index), tokenizer, labels and pooling.
+    /// Reads a Hugging Face or sentence-transformers directory: `config.json`, weights (as
+    /// [`Checkpoint::open`] finds them), tokenizer, labels and pooling.
     ///
     /// # Errors
     /// If something is missing, malformed or not supported; the error names the file and the

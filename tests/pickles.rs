@@ -1,0 +1,147 @@
+//! Files of `torch.save` in every layout, against what torch says they hold.
+
+use std::fs;
+use std::path::PathBuf;
+
+use centroid::convert::{Checkpoint, Conversion, ConvertOptions};
+use centroid::{Artifact, ErrorKind};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+
+fn data() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data")
+}
+
+fn open(name: &str) -> Checkpoint {
+    Checkpoint::open(data().join("torch").join(name)).unwrap()
+}
+
+/// Every tensor of `expected.safetensors`, and no other.
+fn compare(name: &str) {
+    let checkpoint = open(name);
+    let bytes = fs::read(data().join("torch/expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&bytes).unwrap();
+    let mut names: Vec<_> = expected.names().into_iter().map(String::from).collect();
+    names.sort();
+    let found: Vec<_> = checkpoint.names().collect();
+    assert_eq!(found, names, "{name}");
+    // Safetensors are read by other code than pickles; what it gives is checked below for two.
+    let reference = Checkpoint::open(data().join("torch/expected.safetensors")).unwrap();
+    for (tensor, view) in expected.tensors() {
+        assert_eq!(
+            checkpoint.shape(&tensor),
+            Some(view.shape()),
+            "{name}: {tensor}"
+        );
+        match view.dtype() {
+            Dtype::I64 | Dtype::U8 => assert_eq!(
+                checkpoint.integers(&tensor).unwrap(),
+                reference.integers(&tensor).unwrap(),
+                "{name}: {tensor}"
+            ),
+            _ => assert_eq!(
+                checkpoint.values(&tensor).unwrap(),
+                reference.values(&tensor).unwrap(),
+                "{name}: {tensor}"
+            ),
+        }
+    }
+    assert_eq!(checkpoint.values("scalar").unwrap(), [2.5]);
+    assert_eq!(checkpoint.integers("steps").unwrap(), [1_234_567_890_123]);
+    let codes = checkpoint.integers("codes").unwrap();
+    assert_eq!(codes[..5], [0, 6, 12, 18, 1]);
+}
+
+#[test]
+fn every_layout_of_torch_gives_its_tensors() {
+    for name in ["zip.pt", "legacy.pt", "protocol4.pt", "legacy4.pt"] {
+        compare(name);
+        assert!(open(name).notes().is_empty());
+    }
+}
+
+#[test]
+fn weights_are_found_among_what_training_keeps() {
+    compare("nested.pt");
+    let nested = open("nested.pt");
+    let note = "the weights stand under \"model.state_dict\" in the file";
+    assert_eq!(nested.notes(), [note]);
+    assert_eq!(nested.argument("layers"), Some("12"));
+    assert_eq!(nested.argument("arch"), Some("roberta_base"));
+    assert_eq!(nested.argument("dropout"), Some("0.1"));
+    assert_eq!(nested.argument("path"), None);
+    // Averaged weights come before the last ones, which are zeros here.
+    compare("ema.pt");
+    assert!(open("ema.pt").notes()[0].contains("\"state_dict_ema\""));
+    assert_eq!(open("metadata.pt").values("x").unwrap(), [1.0, 1.0]);
+}
+
+#[test]
+fn types_are_not_mistaken() {
+    let zip = open("zip.pt");
+    for (error, words) in [
+        (zip.values("steps").unwrap_err(), "values of type I64"),
+        (
+            zip.integers("plain").unwrap_err(),
+            "values of type F32 where integers are",
+        ),
+        (zip.values("nothing").unwrap_err(), "missing"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Checkpoint);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_pickled_directory_converts_like_one_in_safetensors() {
+    let from = data().join("checkpoints/bert-model");
+    let convert = |directory: &std::path::Path| {
+        let conversion = Conversion::from_directory(directory, &ConvertOptions::default()).unwrap();
+        let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+        artifact.tensors().collect::<Vec<_>>()
+    };
+    let values = |checkpoint: &Checkpoint| -> Vec<_> {
+        let names = checkpoint
+            .names()
+            .filter(|name| !name.ends_with("position_ids"));
+        (names.map(|name| (name.to_owned(), checkpoint.values(name).unwrap()))).collect()
+    };
+    let weights = values(&Checkpoint::open(&from).unwrap());
+    let expected = convert(&from);
+    for pickle in ["bert-model.bin", "bert-model-legacy.bin"] {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(&from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "model.safetensors" {
+                fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let single = copy.path().join("pytorch_model.bin");
+        fs::copy(data().join("torch").join(pickle), &single).unwrap();
+        assert!(convert(copy.path()) == expected, "{pickle}");
+        assert!(
+            values(&Checkpoint::open(copy.path()).unwrap()) == weights,
+            "{pickle}"
+        );
+
+        // The same behind an index, and cut short.
+        let shard = copy.path().join("pytorch_model-00001-of-00001.bin");
+        fs::rename(&single, &shard).unwrap();
+        let checkpoint = Checkpoint::open(&shard).unwrap();
+        let map: serde_json::Map<_, _> = (checkpoint.names())
+            .map(|name| (name.to_owned(), "pytorch_model-00001-of-00001.bin".into()))
+            .collect();
+        let index = serde_json::json!({ "weight_map": map });
+        fs::write(
+            copy.path().join("pytorch_model.bin.index.json"),
+            index.to_string(),
+        )
+        .unwrap();
+        assert!(convert(copy.path()) == expected, "{pickle}");
+        let bytes = fs::read(&shard).unwrap();
+        fs::write(&shard, &bytes[..bytes.len() - 100]).unwrap();
+        let error = Checkpoint::open(copy.path()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Checkpoint);
+        assert!(error.to_string().contains("pytorch_model-00001"), "{error}");
+    }
+}
