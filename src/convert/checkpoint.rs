@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
+use super::coded::Coded;
+use super::entry::{self, DType, Entry};
 use super::pickle;
 use crate::artifact::Bytes;
 use crate::error::{Error, ErrorKind, Result};
+use crate::quant::CentroidType;
+use crate::quant::pq::Pq;
 
 /// The tensors of a trained checkpoint: mapped files, and where each tensor stands.
 ///
@@ -27,72 +29,10 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Checkpoint {
     files: Vec<(PathBuf, Bytes)>,
     tensors: BTreeMap<String, Entry>,
+    /// Tensors that are codes and centroids, by the name of the matrix.
+    coded: BTreeMap<String, Coded>,
     notes: Vec<String>,
     arguments: BTreeMap<String, String>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    file: usize,
-    dtype: DType,
-    shape: Vec<usize>,
-    /// In elements; `None` is row-major without gaps.
-    strides: Option<Vec<usize>>,
-    /// From the first element on.
-    bytes: Bytes,
-}
-
-/// Types of elements, as far as weights or codes have them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DType {
-    F64,
-    F32,
-    F16,
-    Bf16,
-    I64,
-    I32,
-    I16,
-    I8,
-    U8,
-    Bool,
-    /// Of safetensors, and of no use here.
-    Other(Dtype),
-}
-
-impl DType {
-    fn of(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F64 => Self::F64,
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::BF16 => Self::Bf16,
-            Dtype::I64 => Self::I64,
-            Dtype::I32 => Self::I32,
-            Dtype::I16 => Self::I16,
-            Dtype::I8 => Self::I8,
-            Dtype::U8 => Self::U8,
-            Dtype::BOOL => Self::Bool,
-            other => Self::Other(other),
-        }
-    }
-
-    /// Of one element.
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::Bf16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
-            Self::Other(other) => other.bitsize().div_ceil(8),
-        }
-    }
-
-    fn name(self) -> String {
-        match self {
-            Self::Other(other) => other.to_string(),
-            known => format!("{known:?}").to_uppercase(),
-        }
-    }
 }
 
 const INDEX_ENDING: &str = ".index.json";
@@ -118,6 +58,7 @@ impl Checkpoint {
         let mut checkpoint = Self {
             files: Vec::new(),
             tensors: BTreeMap::new(),
+            coded: BTreeMap::new(),
             notes: Vec::new(),
             arguments: BTreeMap::new(),
         };
@@ -204,7 +145,7 @@ impl Checkpoint {
         let entries = if pickle::is_pickle(&bytes) {
             self.pickled(file, &bytes)
         } else {
-            safetensors_entries(file, &bytes)
+            entry::safetensors(file, &bytes)
         };
         let entries = entries.map_err(|e| e.in_file(&path))?;
         self.files.push((path, bytes));
@@ -232,6 +173,7 @@ impl Checkpoint {
         let entry = |tensor: pickle::Found| {
             let entry = Entry {
                 file,
+                original: None,
                 dtype: tensor.dtype,
                 shape: tensor.shape,
                 strides: Some(tensor.strides),
@@ -244,18 +186,24 @@ impl Checkpoint {
 
     /// The tensors' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        let names = self.tensors.keys().chain(self.coded.keys());
+        names.map(String::as_str)
     }
 
     /// The shape of a tensor, outermost dimension first.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|entry| &entry.shape[..])
+        match (self.tensors.get(name), self.coded.get(name)) {
+            (Some(entry), _) => Some(&entry.shape),
+            (None, Some(coded)) => Some(coded.shape()),
+            (None, None) => None,
+        }
     }
 
     /// The file that holds a tensor.
     pub fn file_of(&self, name: &str) -> Option<&Path> {
-        let entry = self.tensors.get(name)?;
-        Some(&self.files[entry.file].0)
+        let coded = || self.coded.get(name).map(Coded::centroids);
+        let entry = self.tensors.get(name).or_else(coded)?;
+        self.files.get(entry.file).map(|(path, _)| path.as_path())
     }
 
     /// What is to be known about where the weights came from, one sentence each.
@@ -268,24 +216,25 @@ impl Checkpoint {
     /// # Errors
     /// If it is missing, not of a floating-point type, or holds a value that is not finite.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
-        let entry = self.entry(name)?;
-        let values = match entry.dtype {
-            DType::F64 => entry.gather(|b| f64::from_le_bytes(b) as f32),
-            DType::F32 => entry.gather(f32::from_le_bytes),
-            DType::F16 => entry.gather(|b| f16::from_le_bytes(b).to_f32()),
-            DType::Bf16 => entry.gather(|b| bf16::from_le_bytes(b).to_f32()),
-            other => {
-                let message = format!(
-                    "values of type {}; F64, F32, F16 and BF16 can be read",
-                    other.name()
-                );
-                return Err(self.fail(name, message));
-            }
+        let values = match self.coded.get(name) {
+            Some(coded) => coded.values(),
+            None => self.entry(name)?.values(),
         };
-        match values.iter().position(|v| !v.is_finite()) {
-            Some(at) => Err(self.fail(name, format!("value {at} is {}", values[at]))),
-            None => Ok(values),
-        }
+        values.map_err(|message| self.fail(name, message))
+    }
+
+    /// The codes and centroids of a matrix that has them: those of an encoder quantized by fairseq.
+    ///
+    /// # Errors
+    /// For codes without a centroid and values that do not fit `to`.
+    pub(super) fn codes(&self, name: &str, to: CentroidType) -> Option<Result<Pq>> {
+        let coded = self.coded.get(name)?;
+        Some((coded.pq(to)).map_err(|e| self.locate(name, e)))
+    }
+
+    /// Block size and centroids of a matrix that has codes.
+    pub(super) fn coded(&self, name: &str) -> Option<(usize, usize)> {
+        self.coded.get(name).map(Coded::size)
     }
 
     /// The values of a tensor of integers, row-major.
@@ -293,18 +242,8 @@ impl Checkpoint {
     /// # Errors
     /// If it is missing or not of an integer type.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
-        let entry = self.entry(name)?;
-        Ok(match entry.dtype {
-            DType::I64 => entry.gather(i64::from_le_bytes),
-            DType::I32 => entry.gather(|b| i64::from(i32::from_le_bytes(b))),
-            DType::I16 => entry.gather(|b| i64::from(i16::from_le_bytes(b))),
-            DType::I8 => entry.gather(|b| i64::from(i8::from_le_bytes(b))),
-            DType::U8 => entry.gather(|b| i64::from(u8::from_le_bytes(b))),
-            other => {
-                let message = format!("values of type {} where integers are", other.name());
-                return Err(self.fail(name, message));
-            }
-        })
+        let integers = self.entry(name)?.integers();
+        integers.map_err(|message| self.fail(name, message))
     }
 
     /// Arguments of the program that trained the model, where the file has them (fairseq's do).
@@ -318,7 +257,14 @@ impl Checkpoint {
     }
 
     fn fail(&self, name: &str, message: String) -> Error {
-        let error = Error::new(ErrorKind::Checkpoint, message).in_tensor(name);
+        self.locate(name, Error::new(ErrorKind::Checkpoint, message))
+    }
+
+    /// Names tensor and file as they are in the checkpoint.
+    fn locate(&self, name: &str, error: Error) -> Error {
+        let entry = self.tensors.get(name);
+        let original = entry.and_then(|entry| entry.original.as_deref());
+        let error = error.in_tensor(original.unwrap_or(name));
         match self.file_of(name) {
             Some(file) => error.in_file(file),
             None => error,
@@ -337,58 +283,85 @@ impl Checkpoint {
     }
 }
 
-impl Entry {
-    /// The elements in row-major order.
-    fn gather<const N: usize, T>(&self, read: impl Fn([u8; N]) -> T) -> Vec<T> {
-        let elements = self.bytes.as_chunks::<N>().0;
-        let count = self.shape.iter().product();
-        let Some(strides) = &self.strides else {
-            return elements.iter().map(|&b| read(b)).collect();
-        };
-        let mut values = Vec::with_capacity(count);
-        let mut index = vec![0; self.shape.len()];
-        let mut at = 0;
-        while values.len() < count {
-            values.push(read(elements[at]));
-            // The next index: the last dimension runs fastest.
-            for dimension in (0..index.len()).rev() {
-                index[dimension] += 1;
-                at += strides[dimension];
-                if index[dimension] < self.shape[dimension] {
-                    break;
-                }
-                at -= strides[dimension] * self.shape[dimension];
-                index[dimension] = 0;
+/// What reading under other names needs.
+impl Checkpoint {
+    /// Gives tensors the names that `to` says; those for which it has none keep theirs.
+    pub(super) fn rename(&mut self, to: impl Fn(&str) -> Option<String>) {
+        for (name, mut entry) in std::mem::take(&mut self.tensors) {
+            let new = to(&name);
+            if new.is_some() {
+                entry.original.get_or_insert(name.clone());
             }
+            self.tensors.insert(new.unwrap_or(name), entry);
         }
-        values
     }
-}
 
-/// The tensors of a file in safetensors.
-fn safetensors_entries(file: usize, bytes: &Bytes) -> Result<HashMap<String, Entry>> {
-    let bad = |e: safetensors::SafeTensorError| {
-        let message = format!("not a valid safetensors file: {e}");
-        Error::new(ErrorKind::Checkpoint, message)
-    };
-    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(bad)?;
-    // Checks that offsets lie within the file, which the metadata alone does not.
-    SafeTensors::deserialize(bytes).map_err(bad)?;
-    let data = header + 8;
-    let mut entries = HashMap::new();
-    for (name, info) in metadata.tensors() {
-        let (start, end) = info.data_offsets;
-        let range = bytes
-            .slice(data + start..data + end)
-            .ok_or_else(|| bad(safetensors::SafeTensorError::MetadataIncompleteBuffer))?;
-        let entry = Entry {
-            file,
-            dtype: DType::of(info.dtype),
-            shape: info.shape.clone(),
-            strides: None,
-            bytes: range,
+    /// Cuts a tensor into equal parts along its first dimension.
+    ///
+    /// # Errors
+    /// If its rows cannot be divided among them.
+    pub(super) fn split(&mut self, name: &str, parts: &[String]) -> Result<()> {
+        let shape = self.entry(name)?.shape.clone();
+        let rows = shape.first().copied().unwrap_or(0);
+        if rows == 0 || !rows.is_multiple_of(parts.len()) {
+            let message = format!("shape {shape:?} is not that of {} parts", parts.len());
+            return Err(self.fail(name, message));
+        }
+        let Some(whole) = self.tensors.remove(name) else {
+            return Ok(());
         };
-        entries.insert(name, entry);
+        let rows = rows / parts.len();
+        for (number, part) in parts.iter().enumerate() {
+            let mut entry = whole.clone();
+            entry.original = Some(name.to_owned());
+            entry.shape[0] = rows;
+            entry.bytes = whole.behind_row(number * rows);
+            self.tensors.insert(part.clone(), entry);
+        }
+        Ok(())
     }
-    Ok(entries)
+
+    /// Takes two tensors as the centroids and codes of a matrix of `rows` rows.
+    ///
+    /// # Errors
+    /// If their shapes do not fit one another.
+    pub(super) fn join(
+        &mut self,
+        (centroids, assignments): (&str, &str),
+        name: String,
+        rows: Option<usize>,
+    ) -> Result<()> {
+        let parts = (
+            self.entry(centroids)?.clone(),
+            self.entry(assignments)?.clone(),
+        );
+        let coded = Coded::new(parts, rows);
+        let coded = coded.map_err(|message| self.fail(assignments, message))?;
+        self.tensors.remove(centroids);
+        self.tensors.remove(assignments);
+        self.coded.insert(name, coded);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.tensors.remove(name);
+        self.coded.remove(name);
+    }
+
+    /// Adds a tensor that no file has, or puts other values in the place of one.
+    pub(super) fn put(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.coded.remove(name);
+        let old = self.tensors.remove(name);
+        let entry = Entry {
+            file: old.as_ref().map_or(usize::MAX, |old| old.file),
+            original: old.and_then(|old| old.original),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            strides: None,
+            bytes: Bytes::copy(&bytes)?,
+        };
+        self.tensors.insert(name.to_owned(), entry);
+        Ok(())
+    }
 }

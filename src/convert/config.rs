@@ -28,6 +28,11 @@ impl Json {
         }
     }
 
+    /// What a file of another kind says, in the words of `config.json`.
+    pub(super) fn made(path: PathBuf, object: Map<String, Value>) -> Self {
+        Self { path, object }
+    }
+
     pub(super) fn fail(&self, field: &str, message: impl std::fmt::Display) -> Error {
         bad(&self.path, format!("{field}: {message}"))
     }

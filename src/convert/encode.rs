@@ -124,16 +124,26 @@ pub(super) fn encode(
                     Some(file) => e.in_tensor(name).in_file(file),
                     None => e.in_tensor(name),
                 };
-                quantize(
-                    conversion,
-                    tensor,
-                    planned,
-                    &weights,
-                    &mut calibration,
-                    progress,
-                )
-                .map(|(values, error)| (values, Some(error)))
-                .map_err(context)?
+                let kept = planned.kept.then(|| {
+                    let codes = checkpoint.codes(name, planned.plan.centroid_type)?;
+                    Some(codes.map(|pq| keep(&tensor.name, pq, &weights, &mut calibration)))
+                });
+                let quantized = match kept.flatten() {
+                    Some(kept) => {
+                        progress(planned.parameters());
+                        kept
+                    }
+                    None => quantize(
+                        conversion,
+                        tensor,
+                        planned,
+                        &weights,
+                        &mut calibration,
+                        progress,
+                    ),
+                };
+                let quantized = quantized.map(|(values, error)| (values, Some(error)));
+                quantized.map_err(context)?
             }
             #[cfg(feature = "train")]
             (Source::Trained(trained), _) => {
@@ -241,6 +251,21 @@ fn recipe(conversion: &Conversion) -> String {
         (_, n) => format!("post-training, calibrated on {n} texts"),
     };
     format!("{method}; {}", parts.join(" "))
+}
+
+/// The stored form of codes that the checkpoint has, and how far rounding took their centroids.
+fn keep(
+    name: &str,
+    pq: Pq,
+    original: &[f32],
+    calibration: &mut Option<Calibration<'_>>,
+) -> (NewValues, f64) {
+    let decoded = pq.dequantize();
+    let error = relative_error(original, &decoded);
+    if let Some(calibration) = calibration {
+        calibration.quantized(name, original, decoded);
+    }
+    (from_pq(pq), error)
 }
 
 /// Quantizes one tensor; returns its stored form and relative error.

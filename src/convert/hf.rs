@@ -6,7 +6,7 @@ use std::path::Path;
 use super::checkpoint::Checkpoint;
 use super::config::{self, HeadKind, Json};
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, Source, tokenizer};
+use super::{Conversion, ConvertOptions, PlannedTensor, Source, fairseq, tokenizer};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{Config, Family, Problem, Task};
@@ -26,10 +26,21 @@ pub(super) fn read_as(
     if !directory.is_dir() {
         return Err(Error::new(ErrorKind::Checkpoint, "not a directory").in_file(directory));
     }
-    let json = Json::read(directory.join("config.json"))?.ok_or_else(|| {
-        Error::new(ErrorKind::Checkpoint, "config.json is missing").in_file(directory)
-    })?;
     let mut notes = Vec::new();
+    let (json, mut opened) = match Json::read(directory.join("config.json"))? {
+        Some(json) => (json, None),
+        None => match fairseq::file(directory) {
+            Some(file) => {
+                let found = fairseq::open(&file)?;
+                notes.extend(found.notes);
+                (found.config, Some(found.checkpoint))
+            }
+            None => {
+                let message = "config.json is missing";
+                return Err(Error::new(ErrorKind::Checkpoint, message).in_file(directory));
+            }
+        },
+    };
     let architecture = config::architecture(&json)?;
     let mut encoder = config::encoder(&json, architecture.family)?;
     let labels = match classes {
@@ -79,8 +90,14 @@ pub(super) fn read_as(
         .to_body()
         .map_err(|e| e.in_file(directory.join("config.json")))?;
 
-    let checkpoint = Checkpoint::open(directory)?;
-    notes.extend_from_slice(checkpoint.notes());
+    let checkpoint = match opened.take() {
+        Some(checkpoint) => checkpoint,
+        None => {
+            let checkpoint = Checkpoint::open(directory)?;
+            notes.extend_from_slice(checkpoint.notes());
+            checkpoint
+        }
+    };
     let names = Names::detect(&checkpoint, architecture.family);
     let original_layers = encoder.layers;
     let layers = super::plan::kept_layers(options, original_layers)?;
@@ -139,7 +156,8 @@ pub(super) fn read_as(
         &mut notes,
     );
 
-    let planned = options.plan.resolve(&tensors)?;
+    let mut planned = options.plan.resolve(&tensors)?;
+    keep_codes(&checkpoint, &tensors, &mut planned, &mut notes);
     let provenance = vec![
         ("source".into(), source_name(directory)),
         ("source_sha256".into(), checkpoint.digest()),
@@ -157,6 +175,34 @@ pub(super) fn read_as(
         notes,
         provenance,
     })
+}
+
+/// Matrices that have codes keep them, whatever block the plan has for others.
+fn keep_codes(
+    checkpoint: &Checkpoint,
+    tensors: &[NewTensor],
+    planned: &mut [PlannedTensor],
+    notes: &mut Vec<String>,
+) {
+    let (mut kept, mut blocks) = (0, BTreeSet::new());
+    for (tensor, planned) in tensors.iter().zip(planned) {
+        let Origin::Checkpoint(name) = &tensor.origin else {
+            continue;
+        };
+        if let Some((block, centroids)) = checkpoint.coded(name)
+            && planned.keep_codes(tensor, block, centroids)
+        {
+            kept += 1;
+            blocks.insert(block);
+        }
+    }
+    if kept > 0 {
+        let blocks: Vec<_> = blocks.iter().map(usize::to_string).collect();
+        notes.push(format!(
+            "{kept} matrices keep the codes and centroids that the checkpoint has, in blocks of {}",
+            blocks.join(" and ")
+        ));
+    }
 }
 
 /// The directory's own name: a full path would tell about the machine and not about the model.

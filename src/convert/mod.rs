@@ -16,8 +16,11 @@
 
 mod calibrate;
 mod checkpoint;
+mod coded;
 mod config;
 mod encode;
+mod entry;
+mod fairseq;
 mod hf;
 mod pickle;
 mod plan;

@@ -455,6 +455,8 @@ pub struct PlannedTensor {
     pub bytes: u64,
     /// It was to be `pq`, but is too small for its codebook.
     pub too_small: bool,
+    /// It has codes and centroids already, which are stored as they are.
+    pub kept: bool,
 }
 
 impl PlannedTensor {
@@ -491,7 +493,30 @@ impl PlannedTensor {
             plan: plan.clone(),
             bytes: bytes as u64,
             too_small: false,
+            kept: false,
         }
+    }
+
+    /// Lets codes of the checkpoint be stored as they are, if codes are what is planned. Whether they are.
+    pub(super) fn keep_codes(
+        &mut self,
+        tensor: &NewTensor,
+        block: usize,
+        centroids: usize,
+    ) -> bool {
+        let planned = self.plan.scheme == Scheme::Pq || self.too_small;
+        if !planned || block > MAX_BLOCK {
+            return false;
+        }
+        let plan = GroupPlan {
+            block,
+            centroids,
+            centroid_type: self.plan.centroid_type,
+            ..GroupPlan::new(Scheme::Pq, tensor.group)
+        };
+        *self = Self::new(tensor, &plan);
+        self.kept = true;
+        true
     }
 
     /// Number of weights.
@@ -528,6 +553,9 @@ impl fmt::Display for PlannedTensor {
         }
         if plan.zero_point {
             scheme += ", zero points";
+        }
+        if self.kept {
+            scheme += ", as the checkpoint has them";
         }
         if self.too_small {
             scheme += " (too small for a codebook)";

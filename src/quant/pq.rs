@@ -447,7 +447,6 @@ impl Pq {
     }
 }
 
-#[cfg(feature = "train")]
 impl Pq {
     /// A matrix of given codes (`[rows][ceil(cols / block)]`) and trained `centroids`
     /// (`[codebooks][k][block]`), which are rounded to what is stored. `factors` are those of the rows, if they have any.
@@ -562,7 +561,6 @@ pub(super) fn uses(codes: &[u8], per_row: usize, codebooks: usize, k: usize) -> 
 ///
 /// # Errors
 /// [`ErrorKind::Checkpoint`] if a value is not finite or does not fit f16.
-#[cfg(feature = "train")]
 pub(crate) fn stored_centroids(
     centroids: &[f32],
     (block, codebooks): (usize, usize),

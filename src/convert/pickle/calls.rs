@@ -1,6 +1,6 @@
 //! The names that a pickle may use, and what calling them gives.
 
-use super::super::checkpoint::DType;
+use super::super::entry::DType;
 use super::fail;
 use super::values::{Object, Storage, Tensor, Value, Values};
 use crate::error::Result;

@@ -21,7 +21,7 @@ mod values;
 mod tests;
 
 use self::values::{Object, Tensor, Value, Values};
-use super::checkpoint::DType;
+use super::entry::DType;
 use crate::artifact::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -332,7 +332,8 @@ fn archives_must_hold_what_the_pickle_says() {
     let object = Program::in_dict(|p| p.tensor("0", 6, 0, &[6], &[1])).0;
     let good = archive(&[("m/data.pkl", &object), ("m/data/0", &[0; 24])]);
     assert_eq!(reads(&good).tensors[0].bytes.len(), 24);
-    let cases: [(&[(&str, &[u8])], &str); 6] = [
+    type Case<'a> = (&'a [(&'a str, &'a [u8])], &'a str);
+    let cases: [Case<'_>; 6] = [
         (&[("m/other", &object)], "without data.pkl"),
         (&[("m/data.pkl", &object)], "no storage 0"),
         (

@@ -1,6 +1,6 @@
 //! What a pickle makes: numbers, texts, containers, and tensors that point to storages.
 
-use super::super::checkpoint::DType;
+use super::super::entry::DType;
 use super::calls::Global;
 use super::{Found, MAX_STEPS, fail};
 use crate::artifact::Bytes;

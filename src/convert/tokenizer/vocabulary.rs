@@ -1,6 +1,6 @@
 //! Tokenizers from bare vocabulary files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -90,12 +90,60 @@ pub(super) fn wordpiece(
     ]))
 }
 
-/// RoBERTa's tokenizer from `vocab.json` and `merges.txt`.
+/// fairseq's vocabulary: `dict.txt` has a token and its count in each line, in the order of their ids, which begin
+/// behind four special tokens; tokens are the ids of GPT-2's `encoder.json`. `<mask>` comes last, as the
+/// tasks for RoBERTa add it.
+fn fairseq(dir: &Path) -> Result<Option<Map<String, Value>>> {
+    let path = dir.join("dict.txt");
+    let Some(text) = read_text(&path)? else {
+        return Ok(None);
+    };
+    let encoder = read_object(dir, "encoder.json")?.ok_or_else(|| missing(dir, "encoder.json"))?;
+    let tokens: HashMap<u64, &String> = (encoder.iter())
+        .filter_map(|(token, id)| Some((id.as_u64()?, token)))
+        .collect();
+    let mut vocab = Map::new();
+    let mut add = |token: String| {
+        let id = vocab.len();
+        vocab.insert(token, json!(id)).is_none()
+    };
+    for special in ["<s>", "<pad>", "</s>", "<unk>"] {
+        add(special.to_owned());
+    }
+    for (number, line) in text.lines().enumerate() {
+        let fail = |what: String| Err(bad(format!("line {}: {what}", number + 1)).in_file(&path));
+        let (symbol, count) = line.rsplit_once(' ').unwrap_or_default();
+        if symbol.is_empty() || count.parse::<u64>().is_err() {
+            return fail("not a token and its count".to_owned());
+        }
+        let token = match symbol.parse() {
+            Ok(id) => match tokens.get(&id) {
+                Some(token) => (*token).clone(),
+                None => return fail(format!("{id} is not an id of encoder.json")),
+            },
+            // `madeupword0000` and the like make the size a multiple of 8.
+            Err(_) => symbol.to_owned(),
+        };
+        if !add(token) {
+            return fail(format!("{symbol} is there twice"));
+        }
+    }
+    add("<mask>".to_owned());
+    Ok(Some(vocab))
+}
+
+/// RoBERTa's tokenizer from `vocab.json` and `merges.txt`, or from fairseq's `dict.txt` with GPT-2's
+/// `encoder.json` and `vocab.bpe`.
 pub(super) fn byte_level(dir: &Path, config: &Config) -> Result<Map<String, Value>> {
-    let path = dir.join("vocab.json");
-    let vocab = read_object(dir, "vocab.json")?.ok_or_else(|| missing(dir, "vocab.json"))?;
-    let merges_path = dir.join("merges.txt");
-    let text = read_text(&merges_path)?.ok_or_else(|| missing(dir, "merges.txt"))?;
+    let (names, vocab) = match read_object(dir, "vocab.json")? {
+        Some(vocab) => (["vocab.json", "merges.txt"], vocab),
+        None => match fairseq(dir)? {
+            Some(vocab) => (["dict.txt", "vocab.bpe"], vocab),
+            None => return Err(missing(dir, "vocab.json")),
+        },
+    };
+    let [path, merges_path] = names.map(|name| dir.join(name));
+    let text = read_text(&merges_path)?.ok_or_else(|| missing(dir, names[1]))?;
     let mut merges = Vec::new();
     for (i, line) in text.lines().enumerate() {
         if line.is_empty() || line.starts_with("#version") {
