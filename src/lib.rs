@@ -52,7 +52,8 @@ pub use models::encoder::EncoderInfo;
 pub use nn::Mode;
 #[cfg(feature = "text")]
 pub use pipeline::{
-    Classification, Embedding, LabelScore, Options, SentenceEmbedder, TextClassifier,
+    Classification, Embedding, ImageClassification, ImageClassifier, LabelScore, Options,
+    SentenceEmbedder, TextClassifier,
 };
 #[cfg(feature = "text")]
 pub use text::Truncation;

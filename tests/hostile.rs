@@ -18,6 +18,9 @@ mod file;
 mod golden;
 #[path = "hostile/header.rs"]
 mod header;
+#[cfg(feature = "text")]
+#[path = "hostile/network.rs"]
+mod network;
 #[path = "hostile/sweeps.rs"]
 mod sweeps;
 #[path = "hostile/tables.rs"]

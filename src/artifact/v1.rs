@@ -123,6 +123,33 @@ pub(crate) struct EncoderBody {
     pub(crate) problem: u32,
 }
 
+/// Body of the model kind `efficientnet`.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(crate) struct EfficientNetBody {
+    pub(crate) activation: u32,
+    pub(crate) padding: u32,
+    pub(crate) stem: u32,
+    pub(crate) blocks: Vec<BlockBody>,
+    pub(crate) features: u32,
+    pub(crate) labels: u32,
+    pub(crate) size: u32,
+    pub(crate) resize: u32,
+    pub(crate) crop: u32,
+    pub(crate) filter: u32,
+    pub(crate) mean: [f32; 3],
+    pub(crate) deviation: [f32; 3],
+}
+
+/// One block of an EfficientNet.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+pub(crate) struct BlockBody {
+    pub(crate) kernel: u32,
+    pub(crate) stride: u32,
+    pub(crate) expanded: u32,
+    pub(crate) squeezed: u32,
+    pub(crate) channels: u32,
+}
+
 macro_rules! ids {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $id:literal, $text:literal;)* }) => {
         $(#[$doc])*
@@ -222,6 +249,16 @@ ids! {
         Head = 5, "head";
         /// Layer norms, biases, token types and the label projection.
         Other = 6, "other";
+        /// Pointwise convolutions.
+        Pointwise = 7, "pointwise";
+        /// Depthwise convolutions.
+        Depthwise = 8, "depthwise";
+        /// Squeeze-and-excitation.
+        Squeeze = 9, "squeeze";
+        /// The first convolution.
+        Stem = 10, "stem";
+        /// The classifier.
+        Classifier = 11, "classifier";
     }
 }
 
@@ -230,6 +267,8 @@ ids! {
     ModelKind {
         /// A BERT or RoBERTa encoder.
         Encoder = 1, "encoder";
+        /// An EfficientNet that classifies images.
+        EfficientNet = 2, "efficientnet";
     }
 }
 

@@ -18,8 +18,8 @@ use super::{Failure, note};
 
 /// Make a `.centroid` file of a checkpoint
 ///
-/// Reads a Hugging Face or sentence-transformers directory (config.json, safetensors, tokenizer) or
-/// generates weights for a well-known architecture, prints what each tensor becomes, quantizes, and
+/// Reads a Hugging Face, sentence-transformers or fairseq directory (configuration, weights, tokenizer)
+/// or the weights of an EfficientNet, or generates weights for a well-known architecture, prints what each tensor becomes, quantizes, and
 /// reports sizes and errors. The plan and the progress go to standard error, the report to standard
 /// output.
 ///
@@ -32,15 +32,23 @@ use super::{Failure, note};
     centroid convert all-MiniLM-L6-v2 -o minilm.centroid\n  \
     centroid convert roberta-large-mnli -o nli.centroid --block ffn=8,attention=8 --row-scale\n  \
     centroid convert model -o model.centroid --plan plan.toml --calibrate sample.txt\n  \
+    centroid convert efficientnet-lite0.pth -o lite0.centroid\n  \
     centroid convert --random roberta-base -o size.centroid --share 2")]
 pub struct Convert {
-    /// The checkpoint's directory
+    /// The checkpoint: a directory, or the weights of an EfficientNet in a file
     #[arg(
-        value_name = "DIR",
+        value_name = "CHECKPOINT",
         required_unless_present = "random",
         conflicts_with = "random"
     )]
-    directory: Option<PathBuf>,
+    checkpoint: Option<PathBuf>,
+    /// The checkpoint is this network of images: efficientnet-b0 to b7, efficientnet-lite0 to lite4; of
+    /// timm tf_efficientnet_b0, efficientnet_b0 and so on [default: known by its tensors]
+    #[arg(long, value_name = "NAME", conflicts_with = "random")]
+    network: Option<String>,
+    /// Height and width of the images that the network takes [default: its usual ones]
+    #[arg(long, value_name = "N", value_parser = values::positive, conflicts_with = "random")]
+    image_size: Option<usize>,
     /// Generate weights for this architecture: size and speed are real, answers are not
     #[arg(long, value_name = "ARCH", value_parser = values::architecture())]
     random: Option<Architecture>,
@@ -143,10 +151,22 @@ impl Convert {
     pub fn run(self) -> Result<(), Failure> {
         self.check_output()?;
         let options = self.options()?;
-        let conversion = match (&self.random, &self.directory) {
+        let conversion = match (&self.random, &self.checkpoint) {
             (Some(architecture), _) => Conversion::random(*architecture, &options)?,
-            (None, Some(directory)) => Conversion::from_directory(directory, &options)?,
-            (None, None) => return Err(Failure::Usage("DIR or --random is missing".into())),
+            (None, Some(path)) if self.network.is_some() || path.is_file() => {
+                Conversion::efficientnet(path, self.network.as_deref(), &options)?
+            }
+            (None, Some(directory)) => {
+                if self.image_size.is_some() {
+                    let message = "--image-size is for networks of images, and this is a directory: \
+                                   --network says which";
+                    return Err(Failure::Usage(message.into()));
+                }
+                Conversion::from_directory(directory, &options)?
+            }
+            (None, None) => {
+                return Err(Failure::Usage("CHECKPOINT or --random is missing".into()));
+            }
         };
         show_plan(&conversion);
         let progress = Progress::new(conversion.work());
@@ -199,6 +219,7 @@ impl Convert {
             normalize: self.normalize,
             labels: self.labels.clone().map(|labels| labels.0),
             calibration,
+            image_size: self.image_size,
         })
     }
 

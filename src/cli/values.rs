@@ -76,12 +76,17 @@ pub fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// The groups that have plans.
-pub const GROUPS: [Group; 5] = [
+pub const GROUPS: [Group; 10] = [
     Group::Ffn,
     Group::Attention,
     Group::Embedding,
     Group::Position,
     Group::Head,
+    Group::Stem,
+    Group::Pointwise,
+    Group::Depthwise,
+    Group::Squeeze,
+    Group::Classifier,
 ];
 
 /// Block sizes of groups, each one named once.

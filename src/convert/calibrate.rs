@@ -110,8 +110,8 @@ impl<'a> Calibration<'a> {
         conversion: &'a Conversion,
         original: &dyn Fn(&str) -> Result<Vec<f32>>,
     ) -> Result<Self> {
-        let tokenizer = Tokenizer::from_stored(&conversion.tokenizer)?;
-        let limit = conversion.config.max_tokens;
+        let tokenizer = Tokenizer::from_stored(&conversion.text().tokenizer)?;
+        let limit = conversion.text().config.max_tokens;
         let encoded =
             tokenizer.encode_batch(&conversion.calibration, limit, Truncation::Truncate)?;
         let tokens = encoded.into_iter().map(|text| Tokens {
@@ -128,15 +128,15 @@ impl<'a> Calibration<'a> {
         gradients: Option<&'a Sensitivity>,
         original: &dyn Fn(&str) -> Result<Vec<f32>>,
     ) -> Result<Self> {
-        let mut tables = Tables::new(&conversion.config, &texts, original)?;
+        let mut tables = Tables::new(&conversion.text().config, &texts, original)?;
         if let Some(gradients) = gradients {
             tables = tables.with(gradients)?;
         }
         Ok(Self {
             tables,
             gradients,
-            config: &conversion.config,
-            layer_of: &conversion.layer_of,
+            config: &conversion.text().config,
+            layer_of: &conversion.text().layer_of,
             isa: Isa::detect()?,
             threads: Threads(rayon::current_num_threads()),
             texts,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use half::f16;
 
 use super::calibrate::Calibration;
-use super::{Conversion, GroupPlan, PlannedTensor, Source, random};
+use super::{Conversion, GroupPlan, Model, PlannedTensor, Source, random};
 use crate::artifact::{
     self, Group, Layout, ModelKind, NewCodebook, NewValues, NewZero, Scheme, Writer,
 };
@@ -95,8 +95,10 @@ pub(super) fn encode(
     conversion: &Conversion,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Vec<u8>, Report)> {
-    let config = &conversion.config;
-    let mut writer = Writer::new(ModelKind::Encoder, config.to_body()?);
+    let mut writer = match &conversion.model {
+        Model::Text(text) => Writer::new(ModelKind::Encoder, text.config.to_body()?),
+        Model::Image(config) => Writer::new(ModelKind::EfficientNet, config.to_body()?),
+    };
     let mut report = Report::default();
     let mut calibration = match (&conversion.source, conversion.calibration.is_empty()) {
         (Source::Checkpoint(checkpoint), false) => {
@@ -189,18 +191,20 @@ pub(super) fn encode(
             by_layer.entry(layer).or_default().push(index);
         }
     }
-    for (layer, &original) in conversion.layer_of.iter().enumerate() {
-        if layer == original {
-            continue;
+    if let Model::Text(text) = &conversion.model {
+        for (layer, &original) in text.layer_of.iter().enumerate() {
+            if layer == original {
+                continue;
+            }
+            for &index in by_layer.get(&original).into_iter().flatten() {
+                let of = &conversion.tensors[index].name;
+                let part = of.splitn(3, '.').nth(2).unwrap_or_default();
+                writer.shared(&format!("layers.{layer}.{part}"), of)?;
+            }
         }
-        for &index in by_layer.get(&original).into_iter().flatten() {
-            let of = &conversion.tensors[index].name;
-            let part = of.splitn(3, '.').nth(2).unwrap_or_default();
-            writer.shared(&format!("layers.{layer}.{part}"), of)?;
-        }
+        writer.tokenizer(&text.tokenizer);
     }
     report.parameters = parameters(conversion);
-    writer.tokenizer(&conversion.tokenizer);
     if let Some(labels) = &conversion.labels {
         writer.labels(labels)?;
     }
@@ -215,9 +219,11 @@ pub(super) fn encode(
 
 /// Parameters of the layers run: a shared layer counts each time it runs.
 fn parameters(conversion: &Conversion) -> u64 {
-    let runs = |layer: Option<usize>| match layer {
-        None => 1,
-        Some(layer) => conversion.layer_of.iter().filter(|&&l| l == layer).count() as u64,
+    let runs = |layer: Option<usize>| match (layer, &conversion.model) {
+        (Some(layer), Model::Text(text)) => {
+            text.layer_of.iter().filter(|&&l| l == layer).count() as u64
+        }
+        _ => 1,
     };
     (conversion.tensors.iter().zip(&conversion.planned))
         .map(|(tensor, planned)| runs(tensor.layer) * planned.parameters())

@@ -6,7 +6,9 @@ use std::path::Path;
 use super::checkpoint::Checkpoint;
 use super::config::{self, HeadKind, Json};
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, PlannedTensor, Source, fairseq, tokenizer};
+use super::{
+    Conversion, ConvertOptions, Model, PlannedTensor, Source, TextModel, fairseq, tokenizer,
+};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{Config, Family, Problem, Task};
@@ -163,12 +165,14 @@ pub(super) fn read_as(
         ("source_sha256".into(), checkpoint.digest()),
     ];
     Ok(Conversion {
-        config: encoder,
-        tokenizer,
+        model: Model::Text(TextModel {
+            config: encoder,
+            tokenizer,
+            layer_of,
+        }),
         labels,
         source: Source::Checkpoint(checkpoint),
         tensors,
-        layer_of,
         plan: options.plan.clone(),
         planned,
         calibration: options.calibration.clone(),

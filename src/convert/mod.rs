@@ -18,6 +18,7 @@ mod calibrate;
 mod checkpoint;
 mod coded;
 mod config;
+mod efficientnet;
 mod encode;
 mod entry;
 mod fairseq;
@@ -43,6 +44,7 @@ pub use random::Architecture;
 
 use crate::artifact::{Artifact, StoredTokenizer, refuse_existing, with_tokenizer, write_file};
 use crate::error::{Error, ErrorKind, Result};
+use crate::models;
 use crate::models::encoder::{self, Config};
 
 /// How token vectors become one vector.
@@ -86,22 +88,34 @@ pub struct ConvertOptions {
     /// Texts on which activations are measured, so that what is minimised is the error of each
     /// layer's output and not that of its weights.
     pub calibration: Vec<String>,
+    /// Height and width of the images that a network of images takes, over its usual ones.
+    pub image_size: Option<usize>,
 }
 
 /// A checkpoint that has been read and checked, and a plan for it.
 pub struct Conversion {
-    config: Config,
-    tokenizer: StoredTokenizer,
+    model: Model,
     labels: Option<Vec<String>>,
     source: Source,
     tensors: Vec<encode::NewTensor>,
-    /// For each layer of the result the layer whose tensors it uses.
-    layer_of: Vec<usize>,
     plan: Plan,
     planned: Vec<PlannedTensor>,
     calibration: Vec<String>,
     notes: Vec<String>,
     provenance: Vec<(String, String)>,
+}
+
+/// What a conversion makes.
+enum Model {
+    Text(TextModel),
+    Image(models::efficientnet::Config),
+}
+
+struct TextModel {
+    config: Config,
+    tokenizer: StoredTokenizer,
+    /// For each layer of the result the layer whose tensors it uses.
+    layer_of: Vec<usize>,
 }
 
 /// Writes `artifact` at `path` with its `tokenizer.json` as tokenizer tables, which open faster;
@@ -151,6 +165,21 @@ impl Conversion {
         hf::read(directory.as_ref(), options)
     }
 
+    /// Reads the weights of an EfficientNet (`network`: `efficientnet-lite0` to `efficientnet-b7`, or none to know
+    /// it by its tensors' shapes) under the names of `timm` or `efficientnet-pytorch`: a file, or a directory
+    /// as [`Checkpoint::open`] knows it.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape, if the network is not known, or if an option is for
+    /// models of texts.
+    pub fn efficientnet(
+        path: impl AsRef<Path>,
+        network: Option<&str>,
+        options: &ConvertOptions,
+    ) -> Result<Self> {
+        efficientnet::read(path.as_ref(), network, options)
+    }
+
     /// Prepares an artifact of a well-known shape with generated weights: for measuring size and
     /// speed without a checkpoint. Its answers mean nothing.
     ///
@@ -158,6 +187,14 @@ impl Conversion {
     /// If an option does not fit the architecture.
     pub fn random(architecture: Architecture, options: &ConvertOptions) -> Result<Self> {
         random::prepare(architecture, options)
+    }
+
+    /// The model of texts that calibration and training are for.
+    fn text(&self) -> &TextModel {
+        match &self.model {
+            Model::Text(text) => text,
+            Model::Image(_) => unreachable!("only models of texts are calibrated or trained"),
+        }
     }
 
     /// What each tensor becomes, and how many bytes it takes.
@@ -189,7 +226,10 @@ impl Conversion {
         let (bytes, mut report) = encode::encode(self, progress)?;
         // What is written must open: the same checks as any reader's.
         let artifact = Artifact::from_bytes(&bytes)?;
-        encoder::Encoder::load(&artifact)?;
+        match &self.model {
+            Model::Text(_) => drop(encoder::Encoder::load(&artifact)?),
+            Model::Image(_) => drop(models::efficientnet::EfficientNet::load(&artifact)?),
+        }
         report.file_bytes = artifact.file_bytes();
         report.weight_bytes = artifact.weight_bytes();
         report.tokenizer_bytes = artifact.tokenizer_bytes();

@@ -14,12 +14,17 @@ use crate::quant::CentroidType;
 use crate::quant::pq::MAX_BLOCK;
 
 /// The groups that a plan can quantize; everything else stays `f16` (`f32` in an `f32` plan).
-pub(crate) const GROUPS: [Group; 5] = [
+pub(crate) const GROUPS: [Group; 10] = [
     Group::Ffn,
     Group::Attention,
     Group::Embedding,
     Group::Position,
     Group::Head,
+    Group::Stem,
+    Group::Pointwise,
+    Group::Depthwise,
+    Group::Squeeze,
+    Group::Classifier,
 ];
 
 /// How the matrices of a group are stored.
@@ -28,9 +33,9 @@ pub(crate) const GROUPS: [Group; 5] = [
 pub struct GroupPlan {
     /// The scheme.
     pub scheme: Scheme,
-    /// `pq`: columns in a block, 1 to 64.
+    /// `pq`: columns in a block, 1 to 64; of a depthwise filter no more than it has, so that 64 is all of it.
     pub block: usize,
-    /// `pq`: centroids in a codebook, 2 to 256.
+    /// `pq`: centroids in a codebook, 2 to 256; in convolutional networks at most one for four blocks.
     pub centroids: usize,
     /// `pq`: how centroids are stored.
     pub centroid_type: CentroidType,
@@ -46,16 +51,28 @@ pub struct GroupPlan {
 impl GroupPlan {
     /// The defaults of `scheme` for `group`.
     pub fn new(scheme: Scheme, group: Group) -> Self {
+        // 27 inputs a row, of which the whole network sees nothing else.
+        let scheme = match (scheme, group) {
+            (Scheme::Pq, Group::Stem) => Scheme::F16,
+            _ => scheme,
+        };
         Self {
             scheme,
             block: match group {
                 Group::Attention | Group::Head => 4,
+                Group::Pointwise | Group::Squeeze | Group::Classifier => 4,
+                Group::Depthwise => MAX_BLOCK,
                 _ => 8,
             },
             centroids: 256,
             centroid_type: CentroidType::Int8,
             codebooks: 1,
-            row_scale: matches!(scheme, Scheme::Int8 | Scheme::Int4),
+            row_scale: match scheme {
+                Scheme::Int8 | Scheme::Int4 => true,
+                // Batch norms give their rows a factor in any case.
+                Scheme::Pq => matches!(group, Group::Pointwise | Group::Depthwise),
+                _ => false,
+            },
             zero_point: false,
         }
     }
@@ -64,7 +81,8 @@ impl GroupPlan {
 /// How a model is quantized: a scheme for each group, and exceptions by tensor name.
 ///
 /// The default is `pq` with blocks of 8 (ffn, embedding, position) and 4 (attention, head), 256
-/// `int8` centroids, and no row scales.
+/// `int8` centroids, and no row scales; in convolutional networks blocks of 4 and whole depthwise filters, row
+/// scales where there is a batch norm, and the first convolution as `f16`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     scheme: Scheme,
@@ -321,9 +339,19 @@ impl Plan {
                 )));
             }
         }
+        let (rows, columns) = tensor.matrix();
+        if tensor.group == Group::Depthwise {
+            plan.block = plan.block.min(columns);
+        }
+        if matches!(
+            tensor.group,
+            Group::Pointwise | Group::Depthwise | Group::Squeeze
+        ) {
+            let blocks = rows * columns.div_ceil(plan.block);
+            plan.centroids = plan.centroids.min(blocks / 4).max(2);
+        }
         let mut planned = PlannedTensor::new(tensor, &plan);
         if plan.scheme == Scheme::Pq {
-            let (rows, columns) = tensor.matrix();
             let options = plan.pq_options(0);
             let as_f16 = PlannedTensor::new(tensor, &GroupPlan::new(Scheme::F16, tensor.group));
             if options.is_too_small(rows, columns) || planned.bytes >= as_f16.bytes {

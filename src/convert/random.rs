@@ -6,7 +6,8 @@ use half::f16;
 use super::encode::NewTensor;
 use super::random_tokenizer;
 use super::{
-    Conversion, ConvertOptions, GroupPlan, Plan, PlannedTensor, Source, hf, plan, tokenizer,
+    Conversion, ConvertOptions, GroupPlan, Model, Plan, PlannedTensor, Source, TextModel, hf, plan,
+    tokenizer,
 };
 use crate::artifact::{Bits, Group, NewCodebook, NewValues, NewZero, Scheme};
 use crate::error::{Error, ErrorKind, Result};
@@ -147,12 +148,14 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
         vec!["the weights are generated: size and speed are real, answers are not".into()];
     let tokenizer = tokenizer::stored(json, &mut notes)?;
     Ok(Conversion {
-        config,
-        tokenizer,
+        model: Model::Text(TextModel {
+            config,
+            tokenizer,
+            layer_of,
+        }),
         labels,
         source: Source::Random,
         tensors,
-        layer_of,
         plan: options.plan.clone(),
         planned,
         calibration: Vec::new(),

@@ -51,7 +51,7 @@ impl Base {
     /// Reads a checkpoint as what it is: an embedding model.
     pub(crate) fn embedder(directory: &Path, options: &ConvertOptions) -> Result<Self> {
         let conversion = hf::read(directory, options)?;
-        match conversion.config.task {
+        match conversion.text().config.task {
             Task::Embedding { .. } => Ok(Self {
                 conversion,
                 directory: directory.to_owned(),
@@ -68,7 +68,7 @@ impl Base {
     }
 
     pub(crate) fn config(&self) -> &Config {
-        &self.conversion.config
+        &self.conversion.text().config
     }
 
     pub(crate) fn notes(&self) -> &[String] {
@@ -76,7 +76,7 @@ impl Base {
     }
 
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        Tokenizer::from_stored(&self.conversion.tokenizer)
+        Tokenizer::from_stored(&self.conversion.text().tokenizer)
     }
 
     /// In the order of the logits; none of an embedding model.
@@ -86,7 +86,7 @@ impl Base {
 
     /// For each layer the one whose weights it uses.
     pub(crate) fn layer_of(&self) -> &[usize] {
-        &self.conversion.layer_of
+        &self.conversion.text().layer_of
     }
 
     /// What is to become of each tensor.

@@ -18,6 +18,8 @@ struct Steps<'a> {
     tables: Option<[TableRow<'a>; 3]>,
     /// A row that is added.
     added: Option<&'a [f32]>,
+    /// Factors of the columns.
+    factors: Option<&'a [f32]>,
     norm: Option<Affine<'a>>,
     activation: Option<Activation>,
 }
@@ -70,6 +72,44 @@ pub(crate) fn activate(
         ..Steps::default()
     };
     each_row((isa, threads), steps, x, columns, quantized);
+}
+
+/// `x += added`, value by value.
+pub(crate) fn add((isa, threads): (Isa, Threads), x: &mut [f32], added: &[f32]) {
+    /// Values that a thread takes at a time.
+    const PART: usize = 1 << 12;
+    assert_eq!(x.len(), added.len());
+    let nanoseconds = x.len() / 4;
+    let count = x.len().div_ceil(PART);
+    let len = x.len();
+    let x = Shared::new(x);
+    threads.each_for(count, nanoseconds, |part| {
+        let range = part * PART..((part + 1) * PART).min(len);
+        isa.run(Row {
+            steps: Steps {
+                added: Some(&added[range.clone()]),
+                ..Steps::default()
+            },
+            // SAFETY: every part is handed out once.
+            x: unsafe { x.part(range) },
+            place: None,
+        });
+    });
+}
+
+/// Multiplies every row of `x` with `factors`, column by column; quantizes the result if that is
+/// asked for.
+pub(crate) fn scale(
+    (isa, threads): (Isa, Threads),
+    x: &mut [f32],
+    factors: &[f32],
+    quantized: Option<&mut QuantizedRows>,
+) {
+    let steps = |_| Steps {
+        factors: Some(factors),
+        ..Steps::default()
+    };
+    each_row((isa, threads), steps, x, factors.len(), quantized);
 }
 
 /// Quantizes `x` (`[rows][columns]`).
@@ -136,6 +176,9 @@ impl Op for Row<'_> {
         }
         if let Some(added) = self.steps.added {
             elementwise::add_row(simd, self.x, added);
+        }
+        if let Some(factors) = self.steps.factors {
+            elementwise::scale_row(simd, self.x, factors);
         }
         let mut largest = None;
         if let Some(norm) = self.steps.norm {

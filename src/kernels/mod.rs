@@ -20,6 +20,7 @@
 mod aarch64;
 pub(crate) mod attention;
 mod buffer;
+pub(crate) mod conv;
 mod dot;
 pub(crate) mod elementwise;
 mod entry;

@@ -61,6 +61,10 @@ impl Linear {
         self.tensor.shape[0]
     }
 
+    pub(crate) fn in_features(&self) -> usize {
+        self.tensor.shape[1]
+    }
+
     /// Whether this layer multiplies in `int8` under `mode`.
     pub(crate) fn int8(&self, mode: Mode) -> bool {
         mode == Mode::Int8 && !matches!(self.tensor.values, Values::F32(_) | Values::F16(_))

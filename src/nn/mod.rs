@@ -1,13 +1,15 @@
-//! Layers over checked tensors: linear, embedding, layer norm.
+//! Layers over checked tensors: linear, embedding, layer norm, depthwise convolution.
 //!
 //! A layer points at the bytes of the open artifact. All that is made at open are small tables: the
 //! codebooks in the kernels' form and `f16` vectors as `f32`.
 
+mod conv;
 mod embedding;
 mod linear;
 mod norm;
 mod watch;
 
+pub(crate) use conv::Depthwise;
 pub(crate) use embedding::Embedding;
 pub(crate) use linear::{Input, Linear};
 pub(crate) use norm::Norm;

@@ -84,7 +84,7 @@ impl TextClassifier {
 
     /// The instruction set in use, as `bench` prints it.
     pub fn isa(&self) -> &'static str {
-        self.model.context.isa.name()
+        self.model.machine.context.isa.name()
     }
 
     /// Classifies each text. Results are in the order of `texts`.
@@ -146,7 +146,7 @@ impl TextClassifier {
 }
 
 /// In `f64`, rounded once at the end.
-fn scores(problem: Problem, logits: &[f32]) -> Vec<f32> {
+pub(super) fn scores(problem: Problem, logits: &[f32]) -> Vec<f32> {
     let logits = || logits.iter().map(|&l| f64::from(l));
     let problem = if logits().len() == 1 {
         Problem::Regression

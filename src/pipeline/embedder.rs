@@ -67,7 +67,7 @@ impl SentenceEmbedder {
 
     /// The instruction set in use, as `bench` prints it.
     pub fn isa(&self) -> &'static str {
-        self.model.context.isa.name()
+        self.model.machine.context.isa.name()
     }
 
     /// Embeds each text. Results are in the order of `texts`.

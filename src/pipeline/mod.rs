@@ -1,11 +1,13 @@
-//! What an app calls: text in, labels or vectors out.
+//! What an app calls: text or images in, labels or vectors out.
 
 mod classifier;
 mod embedder;
+mod images;
 mod options;
 
 pub use classifier::{Classification, LabelScore, TextClassifier};
 pub use embedder::{Embedding, SentenceEmbedder};
+pub use images::{ImageClassification, ImageClassifier};
 pub use options::Options;
 
 use std::cmp::Reverse;
@@ -28,23 +30,55 @@ const WORTH_THE_POOL: usize = 500_000;
 /// Nanoseconds that a text of some twenty words takes to tokenize: an estimate.
 const TOKENIZING: usize = 20_000;
 
-/// Tokenizer, encoder and threads: what both pipelines share.
+/// What every pipeline runs on.
+struct Machine {
+    context: Context,
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl Machine {
+    fn new(options: &Options) -> Result<Self> {
+        let isa = match &options.isa {
+            Some(name) => Isa::by_name(name)?,
+            None => Isa::detect()?,
+        };
+        let (pool, threads) = options.pool()?;
+        Ok(Self {
+            context: Context {
+                isa,
+                threads: Threads(threads),
+                mode: options.mode,
+            },
+            pool,
+        })
+    }
+
+    /// Calls `f` in the pool, with all threads; on the caller's thread alone where `nanoseconds` of
+    /// work are not worth waking another one.
+    fn in_pool<T: Send>(&self, nanoseconds: usize, f: impl FnOnce(Context) -> T + Send) -> T {
+        match &self.pool {
+            Some(pool) if nanoseconds >= WORTH_THE_POOL => pool.install(|| f(self.context)),
+            _ => f(Context {
+                threads: Threads(1),
+                ..self.context
+            }),
+        }
+    }
+}
+
+/// Tokenizer, encoder and threads: what both pipelines of texts share.
 pub(crate) struct TextModel {
     artifact: Artifact,
     encoder: Encoder,
     tokenizer: Tokenizer,
-    context: Context,
-    pool: Option<Arc<rayon::ThreadPool>>,
+    machine: Machine,
     limit: usize,
     truncation: Truncation,
 }
 
 impl TextModel {
     pub(crate) fn new(artifact: Artifact, options: Options) -> Result<Self> {
-        let isa = match &options.isa {
-            Some(name) => Isa::by_name(name)?,
-            None => Isa::detect()?,
-        };
+        let machine = Machine::new(&options)?;
         let encoder = Encoder::load(&artifact)?;
         let stored = artifact
             .tokenizer()
@@ -65,32 +99,14 @@ impl TextModel {
                 format!("a maximum of {limit} tokens is more than the {most} of the model"),
             ));
         }
-        let (pool, threads) = options.pool()?;
         Ok(Self {
             artifact,
             encoder,
             tokenizer,
-            context: Context {
-                isa,
-                threads: Threads(threads),
-                mode: options.mode,
-            },
-            pool,
+            machine,
             limit,
             truncation: options.truncation,
         })
-    }
-
-    /// Calls `f` in the pool, with all threads; on the caller's thread alone where `nanoseconds` of
-    /// work are not worth waking another one.
-    fn in_pool<T: Send>(&self, nanoseconds: usize, f: impl FnOnce(Context) -> T + Send) -> T {
-        match &self.pool {
-            Some(pool) if nanoseconds >= WORTH_THE_POOL => pool.install(|| f(self.context)),
-            _ => f(Context {
-                threads: Threads(1),
-                ..self.context
-            }),
-        }
     }
 
     /// The values of each text, in the order of the texts.
@@ -99,7 +115,7 @@ impl TextModel {
     /// Names the first text that cannot be tokenized, or else the first that the model has no rows
     /// for, or else the first whose result is not finite.
     fn run<'t>(&self, texts: &'t Texts<'t>) -> Result<Vec<(Encoded, Vec<f32>)>> {
-        let encoded = self.in_pool(texts.nanoseconds(), |_| match texts {
+        let encoded = self.machine.in_pool(texts.nanoseconds(), |_| match texts {
             Texts::Single(texts) => self
                 .tokenizer
                 .encode_batch(texts, self.limit, self.truncation),
@@ -111,8 +127,9 @@ impl TextModel {
                 .collect(),
         })?;
         let tokens = encoded.iter().map(|text| text.ids.len()).sum();
-        let nanoseconds = self.encoder.nanoseconds(self.context, tokens);
-        self.in_pool(nanoseconds, |context| self.forward(context, encoded))
+        let nanoseconds = self.encoder.nanoseconds(self.machine.context, tokens);
+        self.machine
+            .in_pool(nanoseconds, |context| self.forward(context, encoded))
     }
 
     /// A text of token ids, as if the tokenizer had made it.

@@ -31,7 +31,7 @@ fn bad_flags_are_usage_errors() {
             "bench minilm-l6 --scheme int8 --block ffn=4".into(),
             "block sizes are for pq",
         ),
-        ("convert -o x".into(), "DIR"),
+        ("convert -o x".into(), "CHECKPOINT"),
         ("convert --random minilm-l6".into(), "--output"),
         ("convert --random gpt-2 -o x".into(), "roberta-base"),
         (convert("--random minilm-l6"), "--random"),

@@ -128,7 +128,14 @@ fn the_valid_files_load() {
 
 #[test]
 fn unknown_model_kind_does_not_load() {
-    let words = ["unknown model kind 2"];
+    let words = ["unknown model kind 3"];
+    let change = |m: &mut Model| m.kind = 3;
+    unfit("kind 3", &valid(), change, ErrorKind::Unsupported, &words);
+}
+
+#[test]
+fn a_model_of_images_takes_no_texts() {
+    let words = ["a model of kind efficientnet, where a model of texts is"];
     let change = |m: &mut Model| m.kind = 2;
     unfit("kind 2", &valid(), change, ErrorKind::Unsupported, &words);
 }

@@ -9,7 +9,7 @@ use crate::kernels::simd::Simd;
 /// x = n ln 2 + r with |r| <= ln 2 / 2, then a polynomial for e^r (Cephes `expf`) and n is added
 /// to the exponent's bits.
 #[inline(always)]
-pub(super) fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
+pub(in crate::kernels) fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
     let clamped = clamp(simd, x, -87.3, 88.3);
     let n = simd.round(simd.mul(clamped, simd.splat(std::f32::consts::LOG2_E)));
     let n_float = simd.to_float(n);
@@ -220,6 +220,17 @@ impl Function for Relu {
             *x = simd.mul_add(simd.abs(*x), half, simd.mul(*x, half));
         }
         x
+    }
+}
+
+/// min(max(x, 0), 6)
+#[derive(Clone, Copy)]
+pub(super) struct Relu6;
+
+impl Function for Relu6 {
+    #[inline(always)]
+    fn apply<S: Simd, const N: usize>(self, simd: S, x: [S::F; N]) -> [S::F; N] {
+        x.map(|x| keep_nan(simd, x, clamp(simd, x, 0.0, 6.0)))
     }
 }
 

@@ -9,17 +9,17 @@ mod norm;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub(super) use functions::exp2_of_negative;
+pub(super) use functions::{exp, exp2_of_negative};
 #[cfg(any(test, feature = "convert"))]
 pub(crate) use norm::layer_norm;
 pub(crate) use norm::{Affine, normalize};
-pub(super) use norm::{add_row, norm_row};
+pub(super) use norm::{add_row, norm_row, scale_row};
 
 use super::simd::Simd;
 #[cfg(any(test, feature = "convert"))]
 use super::{Isa, simd::Op};
 
-/// The activation functions of BERT and RoBERTa, under their names in `config.json`.
+/// The activation functions of BERT, RoBERTa and EfficientNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
     /// x (1 + erf(x / sqrt 2)) / 2
@@ -27,6 +27,8 @@ pub(crate) enum Activation {
     /// The tanh approximation of GELU.
     GeluTanh,
     Relu,
+    /// Between 0 and 6.
+    Relu6,
     /// x / (1 + e^-x)
     Silu,
     Tanh,
@@ -57,6 +59,7 @@ pub(super) fn activate_row<S: Simd>(simd: S, activation: Activation, row: &mut [
         Activation::Gelu => map(simd, functions::Gelu, row),
         Activation::GeluTanh => map(simd, functions::GeluTanh, row),
         Activation::Relu => map(simd, functions::Relu, row),
+        Activation::Relu6 => map(simd, functions::Relu6, row),
         Activation::Silu => map(simd, functions::Silu, row),
         Activation::Tanh => map(simd, functions::Tanh, row),
     }

@@ -45,6 +45,15 @@ pub(in crate::kernels) fn add_row<S: Simd>(simd: S, row: &mut [f32], added: &[f3
     simd.store_part(sum, x);
 }
 
+/// `row *= factors`, both as long.
+#[inline(always)]
+pub(in crate::kernels) fn scale_row<S: Simd>(simd: S, row: &mut [f32], factors: &[f32]) {
+    for (x, f) in row.chunks_mut(S::LANES).zip(factors.chunks(S::LANES)) {
+        let product = simd.mul(simd.load_part(x, 0.0), simd.load_part(f, 0.0));
+        simd.store_part(product, x);
+    }
+}
+
 /// Layer norm of one row; returns the largest magnitude of the results, which is not finite if one
 /// of them is not.
 #[inline(always)]

@@ -13,8 +13,10 @@ const CLASSIFICATION: u32 = 2;
 impl Config {
     /// Reads and checks the config of an artifact.
     pub(crate) fn from_artifact(artifact: &Artifact) -> Result<Self> {
-        match artifact.kind()? {
-            ModelKind::Encoder => {}
+        let kind = artifact.kind()?;
+        if kind != ModelKind::Encoder {
+            let message = format!("a model of kind {}, where a model of texts is", kind.name());
+            return Err(artifact.locate(Error::new(ErrorKind::Unsupported, message)));
         }
         v1::decode::<EncoderBody>(artifact.model_body(), "the encoder's config")
             .and_then(|body| Self::from_body(&body))

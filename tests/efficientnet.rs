@@ -1,0 +1,248 @@
+//! EfficientNets against timm and efficientnet-pytorch: `tests/data/efficientnet` was made by
+//! `tools/goldens/efficientnet.py`, in f64.
+
+use std::fs;
+use std::path::Path;
+
+use centroid::convert::{Conversion, ConvertOptions, Plan};
+use centroid::{
+    Artifact, ErrorKind, ImageClassifier, Mode, ModelKind, Options, Scheme, TextClassifier,
+};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+/// Largest absolute error of mode `exact` on f32 artifacts.
+const EXACT_BUDGET: f32 = 1e-3;
+
+#[derive(Deserialize)]
+struct Golden {
+    network: String,
+    size: usize,
+    labels: usize,
+    tensors: Vec<(String, Vec<usize>, f64, f64)>,
+    images: u64,
+    logits: Vec<Vec<f32>>,
+}
+
+/// What the goldens' script calls u.
+fn uniform(number: u64, at: u64) -> f64 {
+    let z = (number << 32) + at;
+    let z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    let z = z ^ (z >> 31);
+    (z >> 40) as f64 / f64::from(1u32 << 23) - 1.0
+}
+
+impl Golden {
+    fn read(name: &str) -> Self {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/efficientnet");
+        let text = fs::read_to_string(data.join(format!("{name}.json"))).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The weights in a file, in a directory that lives as long as what is returned.
+    fn checkpoint(&self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let stored: Vec<(String, Vec<usize>, Vec<u8>)> = (self.tensors.iter().zip(0..))
+            .map(|((name, shape, offset, scale), number)| {
+                let count = shape.iter().product::<usize>() as u64;
+                let value = |at| (offset + scale * uniform(number, at)) as f32;
+                let bytes = (0..count).flat_map(|at| value(at).to_le_bytes()).collect();
+                (name.clone(), shape.clone(), bytes)
+            })
+            .collect();
+        let views = (stored.iter()).map(|(name, shape, bytes)| {
+            (
+                name,
+                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+            )
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        folder
+    }
+
+    fn images(&self) -> Vec<Vec<f32>> {
+        let values = (self.size * self.size * 3) as u64;
+        (0..self.images)
+            .map(|k| {
+                (0..values)
+                    .map(|i| (2.0 * uniform(1_000_000 + k, i)) as f32)
+                    .collect()
+            })
+            .collect()
+    }
+
+    fn convert(&self, folder: &TempDir, plan: Plan) -> Artifact {
+        let options = ConvertOptions {
+            plan,
+            image_size: Some(self.size),
+            ..ConvertOptions::default()
+        };
+        // timm's networks are of one shape under two names.
+        let named = self.network.contains('_').then_some(&self.network[..]);
+        let conversion = Conversion::efficientnet(folder.path(), named, &options).unwrap();
+        let variant = self
+            .network
+            .rsplit(['-', '_'])
+            .next()
+            .unwrap()
+            .to_uppercase();
+        let note = format!("an EfficientNet-{variant}");
+        assert!(
+            conversion.notes().contains(&note),
+            "{:?}",
+            conversion.notes()
+        );
+        Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap()
+    }
+}
+
+fn logits(artifact: &Artifact, options: Options, images: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let classifier = ImageClassifier::new(artifact.clone(), options).unwrap();
+    let images: Vec<&[f32]> = images.iter().map(|image| &image[..]).collect();
+    let results = classifier.classify_inputs(&images).unwrap();
+    (results.into_iter())
+        .map(|mut result| {
+            result.labels.sort_by_key(|label| label.index);
+            result.labels.iter().map(|label| label.logit).collect()
+        })
+        .collect()
+}
+
+fn largest(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs.fold(0.0, |most, (a, b)| most.max((a - b).abs()))
+}
+
+fn options(mode: Mode, threads: usize) -> Options {
+    Options::new().mode(mode).threads(threads)
+}
+
+#[test]
+fn networks_equal_torch_in_exact_mode() {
+    for name in [
+        "efficientnet-b0",
+        "efficientnet-b1",
+        "tf_efficientnet_lite0",
+        "efficientnet_b0",
+        "tf_efficientnet_b2",
+    ] {
+        let golden = Golden::read(name);
+        let artifact = golden.convert(&golden.checkpoint(), Plan::new(Scheme::F32));
+        assert_eq!(artifact.kind().unwrap(), ModelKind::EfficientNet);
+        assert_eq!(artifact.labels().unwrap().len(), golden.labels);
+        let images = golden.images();
+        let found = logits(&artifact, options(Mode::Exact, 1), &images);
+        let worst = largest(&found, &golden.logits);
+        println!(
+            "{name}: {worst:e} of {}",
+            largest(&golden.logits, &vec![vec![0.0; 9]; 9])
+        );
+        assert!(worst < EXACT_BUDGET, "{name}: {worst}");
+        // On every instruction set that there is, alone and with others.
+        assert!(found == logits(&artifact, options(Mode::Exact, 2), &images));
+        let alone = logits(&artifact, options(Mode::Exact, 1), &images[1..]);
+        assert!(found[1..] == alone);
+    }
+}
+
+#[test]
+fn instruction_sets_agree() {
+    let golden = Golden::read("tf_efficientnet_lite0");
+    let artifact = golden.convert(&golden.checkpoint(), Plan::new(Scheme::Pq));
+    let images = golden.images();
+    let error = ImageClassifier::new(artifact.clone(), Options::new().isa("none"))
+        .err()
+        .unwrap();
+    let text = error.to_string();
+    let (_, names) = text.split_once("available: ").unwrap();
+    for isa in names.split(", ") {
+        for mode in [Mode::Exact, Mode::Int8] {
+            let first = logits(&artifact, options(mode, 1).isa("portable"), &images);
+            let other = logits(&artifact, options(mode, 1).isa(isa), &images);
+            // Sums of other orders, which rounding to 8 bits may make larger.
+            let budget = if mode == Mode::Exact { 1e-3 } else { 0.2 };
+            let worst = largest(&first, &other);
+            assert!(worst < budget, "{isa} {mode:?}: {worst}");
+            assert!(other == logits(&artifact, options(mode, 2).isa(isa), &images));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let golden = Golden::read("tf_efficientnet_lite0");
+    let folder = golden.checkpoint();
+    let fails = |network: Option<&str>, options: ConvertOptions, words: &str| {
+        let error = Conversion::efficientnet(folder.path(), network, &options)
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains(words), "{error}: {words}");
+        error.kind()
+    };
+    let none = ConvertOptions::default;
+    let kind = fails(None, none(), "tf_efficientnet_lite0 or efficientnet_lite0");
+    assert_eq!(kind, ErrorKind::Config);
+    fails(
+        Some("resnet50"),
+        none(),
+        "\"resnet50\" is unknown; known: efficientnet-X",
+    );
+    let kind = fails(
+        Some("tf_efficientnet_b0"),
+        none(),
+        "blocks.0.0.se.conv_reduce.weight",
+    );
+    assert_eq!(kind, ErrorKind::Checkpoint);
+    fails(
+        Some("tf_efficientnet_lite2"),
+        none(),
+        "blocks.1.2.conv_pw.weight: missing",
+    );
+    let labels = Some(vec!["a".into()]);
+    fails(
+        Some("tf_efficientnet_lite0"),
+        ConvertOptions { labels, ..none() },
+        "1 labels are given for 5",
+    );
+    let share = ConvertOptions { share: 2, ..none() };
+    fails(
+        Some("tf_efficientnet_lite0"),
+        share,
+        "share is for models of texts",
+    );
+    let size = ConvertOptions {
+        image_size: Some(100_000),
+        ..none()
+    };
+    fails(Some("tf_efficientnet_lite0"), size, "size is 100000");
+
+    let artifact = golden.convert(&folder, Plan::new(Scheme::F16));
+    let error = TextClassifier::new(artifact.clone(), Options::new())
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("a model of kind efficientnet"),
+        "{error}"
+    );
+    let classifier = ImageClassifier::new(artifact, Options::new()).unwrap();
+    assert_eq!(classifier.size(), 65);
+    let short = vec![0.0; 10];
+    let error = classifier.classify_inputs(&[&short]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("image 0: 10 values where 65 x 65 x 3"),
+        "{error}"
+    );
+    let mut bad = golden.images().remove(0);
+    bad[7] = f32::NAN;
+    let error = classifier.classify_inputs(&[&bad]).unwrap_err();
+    assert!(
+        error.to_string().contains("image 0: value 7 is NaN"),
+        "{error}"
+    );
+}
