@@ -17,8 +17,8 @@
 //!
 //! Without features only [`Artifact`] is there, to inspect and check files.
 #![deny(unsafe_code)]
-// Without `text` nothing runs a model.
-#![cfg_attr(not(feature = "text"), allow(dead_code))]
+// Without `text` and `image` some models or all are run by nothing.
+#![cfg_attr(not(all(feature = "text", feature = "image")), allow(dead_code))]
 #![cfg_attr(
     not(all(feature = "convert", feature = "data")),
     allow(rustdoc::broken_intra_doc_links)
@@ -33,11 +33,13 @@ pub mod convert;
 #[cfg(feature = "data")]
 pub mod data;
 mod error;
+#[cfg(feature = "image")]
+mod image;
 mod kernels;
 mod layout;
 mod models;
 mod nn;
-#[cfg(feature = "text")]
+#[cfg(any(feature = "text", feature = "image"))]
 mod pipeline;
 #[cfg(feature = "convert")]
 pub mod quant;
@@ -51,10 +53,11 @@ pub use error::{Error, ErrorKind, Result};
 pub use models::encoder::EncoderInfo;
 pub use nn::Mode;
 #[cfg(feature = "text")]
-pub use pipeline::{
-    Classification, Embedding, ImageClassification, ImageClassifier, LabelScore, Options,
-    SentenceEmbedder, TextClassifier,
-};
+pub use pipeline::{Classification, Embedding, SentenceEmbedder, TextClassifier};
+#[cfg(feature = "image")]
+pub use pipeline::{ImageClassification, ImageClassifier};
+#[cfg(any(feature = "text", feature = "image"))]
+pub use pipeline::{LabelScore, Options};
 #[cfg(feature = "text")]
 pub use text::Truncation;
 

@@ -18,7 +18,7 @@ mod file;
 mod golden;
 #[path = "hostile/header.rs"]
 mod header;
-#[cfg(feature = "text")]
+#[cfg(feature = "image")]
 #[path = "hostile/network.rs"]
 mod network;
 #[path = "hostile/sweeps.rs"]

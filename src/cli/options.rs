@@ -22,6 +22,15 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// A flag that was given and means nothing for a model of images.
+    pub fn of_texts(&self) -> Option<&'static str> {
+        match (self.max_length, self.truncate) {
+            (Some(_), _) => Some("--max-length"),
+            (None, true) => Some("--truncate"),
+            (None, false) => None,
+        }
+    }
+
     pub fn options(&self) -> Options {
         let mut options = Options::new()
             .mode(self.mode)

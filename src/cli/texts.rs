@@ -1,7 +1,7 @@
 //! What `classify` and `embed` have in common: flags, and the loop over the input.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use centroid::{Artifact, Options};
 use clap::Args;
@@ -17,7 +17,8 @@ pub struct TextArgs {
     /// The `.centroid` file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Texts; without any, or with `-` alone, standard input is read: one text a line
+    /// Texts (of a model of images: files); without any, or with `-` alone, standard input is read: one
+    /// text a line
     #[arg(value_name = "TEXT")]
     texts: Vec<OsString>,
     #[command(flatten)]
@@ -68,7 +69,40 @@ struct Line<'a, T> {
     ids: Option<&'a [u32]>,
 }
 
+/// The same for pictures.
+pub struct Pictures {
+    pub files: Vec<OsString>,
+    pub options: Options,
+    pub json: bool,
+}
+
 impl TextArgs {
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The arguments as those of a model of images.
+    ///
+    /// # Errors
+    /// If a flag is for texts, or no picture is named.
+    pub fn pictures(self) -> Result<Pictures, Failure> {
+        let given = [(self.pair, "--pair"), (self.ids, "--ids")];
+        let text = given.into_iter().find(|(given, _)| *given);
+        if let Some(flag) = text.map(|(_, flag)| flag).or(self.model.of_texts()) {
+            let message = format!("{flag} is for models of texts, and this is one of images");
+            return Err(Failure::Usage(message));
+        }
+        if self.texts.is_empty() || self.texts == ["-"] {
+            let message = "a model of images: name the pictures' files";
+            return Err(Failure::Usage(message.into()));
+        }
+        Ok(Pictures {
+            files: self.texts,
+            options: self.model.options(),
+            json: self.json,
+        })
+    }
+
     pub fn run<P: Pipeline>(self, prepare: impl Fn(&mut P::Value)) -> Result<(), Failure> {
         let model = P::open(Artifact::open(&self.file)?, self.model.options())?;
         let mut input = Input::new(self.texts, self.pair);

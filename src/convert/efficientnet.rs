@@ -454,6 +454,30 @@ pub(super) fn read(
     })
 }
 
+/// A network with generated weights and 1,000 labels.
+pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion> {
+    const LABELS: usize = 1000;
+    check(options)?;
+    let (network, _) = known(name)?;
+    let labels = options.labels.clone();
+    let labels = labels.unwrap_or((0..LABELS).map(|i| format!("LABEL_{i}")).collect());
+    let config = network.config(Fill::Same, labels.len());
+    config.to_body()?;
+    let tensors = tensor_table(&config);
+    let planned = options.plan.resolve(&tensors)?;
+    Ok(Conversion {
+        model: Model::Image(config),
+        labels: Some(labels),
+        source: Source::Random,
+        tensors,
+        plan: options.plan.clone(),
+        planned,
+        calibration: Vec::new(),
+        notes: vec!["the weights are generated: size and speed are real, answers are not".into()],
+        provenance: vec![("source".into(), format!("random {name}"))],
+    })
+}
+
 /// Options that mean nothing for networks of images.
 fn check(options: &ConvertOptions) -> Result<()> {
     let given = [

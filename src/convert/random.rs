@@ -6,8 +6,8 @@ use half::f16;
 use super::encode::NewTensor;
 use super::random_tokenizer;
 use super::{
-    Conversion, ConvertOptions, GroupPlan, Model, Plan, PlannedTensor, Source, TextModel, hf, plan,
-    tokenizer,
+    Conversion, ConvertOptions, GroupPlan, Model, Plan, PlannedTensor, Source, TextModel,
+    efficientnet, hf, plan, tokenizer,
 };
 use crate::artifact::{Bits, Group, NewCodebook, NewValues, NewZero, Scheme};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,11 +25,30 @@ pub enum Architecture {
     BertBase,
     /// 6 layers, 384 wide, 30,522 tokens, mean pooling and L2 norm.
     MinilmL6,
+    /// Images of 224 x 224, 1,000 labels, 5.3 million weights.
+    EfficientNetB0,
+    /// Images of 240 x 240, 1,000 labels, 7.8 million weights.
+    EfficientNetB1,
+    /// Images of 260 x 260, 1,000 labels, 9.1 million weights.
+    EfficientNetB2,
+    /// Images of 300 x 300, 1,000 labels, 12.2 million weights.
+    EfficientNetB3,
+    /// Images of 224 x 224, 1,000 labels, 4.7 million weights, ReLU6 and no squeeze-and-excitation.
+    EfficientNetLite0,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::RobertaBase, Self::BertBase, Self::MinilmL6];
+    pub const ALL: [Self; 8] = [
+        Self::RobertaBase,
+        Self::BertBase,
+        Self::MinilmL6,
+        Self::EfficientNetB0,
+        Self::EfficientNetB1,
+        Self::EfficientNetB2,
+        Self::EfficientNetB3,
+        Self::EfficientNetLite0,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -37,6 +56,11 @@ impl Architecture {
             Self::RobertaBase => "roberta-base",
             Self::BertBase => "bert-base",
             Self::MinilmL6 => "minilm-l6",
+            Self::EfficientNetB0 => "efficientnet-b0",
+            Self::EfficientNetB1 => "efficientnet-b1",
+            Self::EfficientNetB2 => "efficientnet-b2",
+            Self::EfficientNetB3 => "efficientnet-b3",
+            Self::EfficientNetLite0 => "efficientnet-lite0",
         }
     }
 
@@ -70,10 +94,15 @@ impl Architecture {
         plan
     }
 
+    /// Whether it takes images.
+    fn of_images(self) -> bool {
+        self.name().starts_with("efficientnet")
+    }
+
     fn config(self) -> Config {
         let (hidden, layers, heads) = match self {
-            Self::RobertaBase | Self::BertBase => (768, 12, 12),
             Self::MinilmL6 => (384, 6, 12),
+            _ => (768, 12, 12),
         };
         let roberta = self == Self::RobertaBase;
         Config {
@@ -112,6 +141,9 @@ impl Architecture {
 }
 
 pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> Result<Conversion> {
+    if architecture.of_images() {
+        return efficientnet::random(architecture.name(), options);
+    }
     let mut config = architecture.config();
     let kept = plan::kept_layers(options, config.layers)?;
     config.layers = kept.len();
@@ -292,6 +324,39 @@ mod tests {
             conversion.tensors.iter().filter(|t| layout(t)).count(),
             12 * 6 + 2
         );
+    }
+
+    /// The paper's 3.3 MB, every byte counted.
+    #[test]
+    fn efficientnets_fit_their_budgets() {
+        for (architecture, parameters, most) in [
+            (Architecture::EfficientNetB0, 5_267_540, 1_600_000),
+            (Architecture::EfficientNetB3, 12_188_592, 3_460_300),
+            (Architecture::EfficientNetLite0, 4_631_000, 1_300_000),
+        ] {
+            let options = ConvertOptions::default();
+            let conversion = Conversion::random(architecture, &options).unwrap();
+            let (_, report) = conversion.to_bytes(&|_| ()).unwrap();
+            let planned: u64 = conversion.plan().iter().map(|t| t.bytes).sum();
+            assert_eq!(report.weight_bytes, planned);
+            println!(
+                "{}: {} {}",
+                architecture.name(),
+                report.parameters,
+                report.weight_bytes
+            );
+            assert!(
+                report.parameters.abs_diff(parameters) < 30_000,
+                "{}",
+                report.parameters
+            );
+            assert!(report.weight_bytes <= most, "{}", report.weight_bytes);
+        }
+        let wrong = ConvertOptions {
+            share: 2,
+            ..ConvertOptions::default()
+        };
+        assert!(Conversion::random(Architecture::EfficientNetB0, &wrong).is_err());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Options, TextModel, Texts};
+use super::texts::{TextModel, Texts};
+use super::{LabelScore, Options, labels};
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{Problem, Task};
@@ -15,21 +16,6 @@ use crate::text::Encoded;
 pub struct TextClassifier {
     model: TextModel,
     problem: Problem,
-}
-
-/// One label of a text.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct LabelScore {
-    /// The label.
-    pub label: String,
-    /// Its number, from 0, in the order of the model's logits.
-    pub index: usize,
-    /// The softmax of the logits; the sigmoid of the logit where several labels may apply; the
-    /// logit itself where there is only one label.
-    pub score: f32,
-    /// The model's raw output.
-    pub logit: f32,
 }
 
 /// The result for a text.
@@ -124,18 +110,7 @@ impl TextClassifier {
     }
 
     fn classification(&self, encoded: Encoded, logits: &[f32]) -> Classification {
-        let scores = scores(self.problem, logits);
-        let mut labels: Vec<LabelScore> = (self.labels().iter().zip(logits).zip(scores))
-            .enumerate()
-            .map(|(index, ((label, &logit), score))| LabelScore {
-                label: label.clone(),
-                index,
-                score,
-                logit,
-            })
-            .collect();
-        // The sort is stable: equal scores stay in the order of the logits.
-        labels.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let labels = labels::best_first(self.labels(), self.problem, logits);
         Classification {
             labels,
             tokens: encoded.tokens,
@@ -145,48 +120,9 @@ impl TextClassifier {
     }
 }
 
-/// In `f64`, rounded once at the end.
-pub(super) fn scores(problem: Problem, logits: &[f32]) -> Vec<f32> {
-    let logits = || logits.iter().map(|&l| f64::from(l));
-    let problem = if logits().len() == 1 {
-        Problem::Regression
-    } else {
-        problem
-    };
-    match problem {
-        Problem::SingleLabel => {
-            let largest = logits().fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = logits().map(|l| (l - largest).exp()).sum();
-            logits()
-                .map(|l| ((l - largest).exp() / total) as f32)
-                .collect()
-        }
-        Problem::MultiLabel => logits()
-            .map(|l| (1.0 / (1.0 + (-l).exp())) as f32)
-            .collect(),
-        Problem::Regression => logits().map(|l| l as f32).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn scores_follow_the_problem() {
-        let logits = [1.0, -2.0, 0.5];
-        let softmax = scores(Problem::SingleLabel, &logits);
-        let total: f32 = logits.iter().map(|l: &f32| l.exp()).sum();
-        for (s, l) in softmax.iter().zip(logits) {
-            assert!((s - l.exp() / total).abs() < 1e-6);
-        }
-        for (s, l) in scores(Problem::MultiLabel, &logits).iter().zip(logits) {
-            assert!((s - 1.0 / (1.0 + (-l).exp())).abs() < 1e-6);
-        }
-        assert_eq!(scores(Problem::Regression, &logits), logits);
-        assert_eq!(scores(Problem::SingleLabel, &[3.5]), [3.5]);
-        assert_eq!(scores(Problem::SingleLabel, &[300.0, -300.0]), [1.0, 0.0]);
-    }
 
     #[test]
     fn pipelines_are_shared_between_threads() {

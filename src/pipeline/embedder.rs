@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Options, TextModel, Texts};
+use super::Options;
+use super::texts::{TextModel, Texts};
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::Task;

@@ -2,17 +2,30 @@
 
 use std::path::Path;
 
-use super::classifier::scores;
-use super::{LabelScore, Machine, Options};
+use super::{LabelScore, Machine, Options, labels};
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image;
 use crate::models::efficientnet::EfficientNet;
 use crate::models::encoder::Problem;
 
 /// Nanoseconds that the smallest network takes for an image, roughly: always worth the pool.
 const IMAGE: usize = 5_000_000;
 
+/// Bytes of the largest file that is read.
+const MAX_FILE: u64 = 256 << 20;
+
 /// Classifies images.
+///
+/// ```no_run
+/// # fn main() -> centroid::Result<()> {
+/// let classifier = centroid::ImageClassifier::open("lite0.centroid")?;
+/// for result in classifier.classify(&["cat.jpg", "dog.png"])? {
+///     println!("{}: {:.2}", result.labels[0].label, result.labels[0].score);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// It is `Send + Sync`; any number of threads may call it at a time. An image's result is
 /// bit-identical alone and among others, and with any number of threads.
@@ -77,51 +90,77 @@ impl ImageClassifier {
     /// [`ErrorKind::Input`] if one has another length or a value that is not finite, or if its result is not
     /// finite; the message names it by its number from 0.
     pub fn classify_inputs(&self, images: &[&[f32]]) -> Result<Vec<ImageClassification>> {
-        let wrong = |i: usize, what: String| {
-            Err(Error::new(ErrorKind::Input, format!("image {i}: {what}")))
-        };
         let size = self.size();
         for (i, image) in images.iter().enumerate() {
+            let wrong = |what: String| Err(numbered(i, Error::new(ErrorKind::Input, what)));
             if image.len() != size * size * 3 {
                 let len = image.len();
-                return wrong(
-                    i,
-                    format!("{len} values where {size} x {size} x 3 are needed"),
-                );
+                return wrong(format!("{len} values where {size} x {size} x 3 are needed"));
             }
             if let Some(at) = image.iter().position(|v| !v.is_finite()) {
-                return wrong(i, format!("value {at} is {}", image[at]));
+                return wrong(format!("value {at} is {}", image[at]));
             }
         }
         let logits: Vec<Vec<f32>> = self.machine.in_pool(images.len() * IMAGE, |context| {
             let forward = |image: &&[f32]| self.network.forward(context, image);
             images.iter().map(forward).collect()
         });
-        if let Some(i) = (logits.iter()).position(|logits| logits.iter().any(|v| !v.is_finite())) {
-            return wrong(
-                i,
-                "the model's output is not finite: its weights overflow".into(),
-            );
-        }
-        Ok(logits
-            .iter()
-            .map(|logits| self.classification(logits))
-            .collect())
+        (logits.iter().enumerate())
+            .map(|(i, logits)| self.result(logits).map_err(|e| numbered(i, e)))
+            .collect()
     }
 
-    fn classification(&self, logits: &[f32]) -> ImageClassification {
-        let scores = scores(Problem::SingleLabel, logits);
-        let mut labels: Vec<LabelScore> = (self.labels().iter().zip(logits).zip(scores))
-            .enumerate()
-            .map(|(index, ((label, &logit), score))| LabelScore {
-                label: label.clone(),
-                index,
-                score,
-                logit,
-            })
-            .collect();
-        // The sort is stable: equal scores stay in the order of the logits.
-        labels.sort_by(|a, b| b.score.total_cmp(&a.score));
-        ImageClassification { labels }
+    /// Classifies pictures in files: JPEG, PNG or WebP, resized and cut as the network was trained.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if one cannot be read, [`ErrorKind::Input`] if it is no picture, is damaged, has more
+    /// than 32,768 pixels in a row or column or needs more than 512 MiB; the error names the file.
+    pub fn classify(&self, images: &[impl AsRef<Path>]) -> Result<Vec<ImageClassification>> {
+        let one = |path: &Path| {
+            let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+            if !metadata.is_file() || metadata.len() > MAX_FILE {
+                let message = format!("not a file of at most {} MiB", MAX_FILE >> 20);
+                return Err(Error::new(ErrorKind::Input, message));
+            }
+            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+            self.picture(&bytes)
+        };
+        (images.iter().map(AsRef::as_ref))
+            .map(|path| one(path).map_err(|e| e.in_file(path)))
+            .collect()
     }
+
+    /// Classifies pictures in memory: the bytes of a JPEG, PNG or WebP file each.
+    ///
+    /// # Errors
+    /// As for [`ImageClassifier::classify`]; the message names the picture by its number from 0.
+    pub fn classify_bytes(&self, images: &[&[u8]]) -> Result<Vec<ImageClassification>> {
+        (images.iter().enumerate())
+            .map(|(i, bytes)| self.picture(bytes).map_err(|e| numbered(i, e)))
+            .collect()
+    }
+
+    fn picture(&self, bytes: &[u8]) -> Result<ImageClassification> {
+        let input = image::input(bytes, &self.network.config.input)?;
+        let forward = |context| self.network.forward(context, &input);
+        let logits = self.machine.in_pool(IMAGE, forward);
+        self.result(&logits)
+    }
+
+    fn result(&self, logits: &[f32]) -> Result<ImageClassification> {
+        if logits.iter().any(|v| !v.is_finite()) {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "the model's output is not finite: its weights overflow",
+            ));
+        }
+        Ok(ImageClassification {
+            labels: labels::best_first(self.labels(), Problem::SingleLabel, logits),
+        })
+    }
+}
+
+/// Names an image by its number.
+fn numbered(i: usize, error: Error) -> Error {
+    Error::new(error.kind(), format!("image {i}: {}", error.message()))
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::nn::Mode;
+#[cfg(feature = "text")]
 use crate::text::Truncation;
 
 /// Options of a pipeline.
 ///
-/// ```
+#[cfg_attr(feature = "text", doc = "```")]
+#[cfg_attr(not(feature = "text"), doc = "```ignore")]
 /// use centroid::{Mode, Options, Truncation};
 /// let options = Options::new()
 ///     .threads(2)
@@ -20,14 +22,16 @@ pub struct Options {
     threads: usize,
     pool: Option<Arc<rayon::ThreadPool>>,
     pub(super) mode: Mode,
+    #[cfg(feature = "text")]
     pub(super) max_length: Option<usize>,
+    #[cfg(feature = "text")]
     pub(super) truncation: Truncation,
     pub(super) isa: Option<String>,
 }
 
 impl Options {
-    /// One thread a processor, mode [`Mode::Int8`], the model's own limit of tokens,
-    /// [`Truncation::Error`] beyond it, the fastest instruction set.
+    /// One thread a processor, mode [`Mode::Int8`], the fastest instruction set; for texts the model's
+    /// own limit of tokens, and an error beyond it.
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,12 +58,14 @@ impl Options {
 
     /// The most tokens of a text, special tokens included. More than the model has is an error
     /// when the pipeline is made.
+    #[cfg(feature = "text")]
     pub fn max_length(mut self, tokens: usize) -> Self {
         self.max_length = Some(tokens);
         self
     }
 
     /// What happens to texts with more tokens.
+    #[cfg(feature = "text")]
     pub fn truncation(mut self, truncation: Truncation) -> Self {
         self.truncation = truncation;
         self

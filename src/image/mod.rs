@@ -1,0 +1,103 @@
+//! From a picture to a network's input: decode, cut out, resize, normalize.
+
+use std::io::Cursor;
+
+use ::image::imageops::{self, FilterType};
+use ::image::{ImageError, ImageReader, Limits, RgbImage};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::models::efficientnet::{Crop, Filter, Preprocessing};
+
+/// The longest side of a picture.
+const MAX_SIDE: u32 = 1 << 15;
+/// Memory that decoding may take: what a picture says about its size is not believed beyond it.
+const MAX_MEMORY: u64 = 512 << 20;
+
+/// How many times longer than wide a picture may be before its ends are cut off.
+const LONG: u64 = 4;
+
+/// The input `[size][size][3]` that a network takes for a picture in JPEG, PNG or WebP.
+///
+/// Transparency is dropped, grey becomes colours; what a camera says about orientation is not looked at, as in
+/// the programs that these networks come from.
+///
+/// # Errors
+/// [`ErrorKind::Input`] if the bytes are no picture, or too large a one.
+pub(crate) fn input(bytes: &[u8], preprocessing: &Preprocessing) -> Result<Vec<f32>> {
+    let picture = decode(bytes)?;
+    let square = square(&picture, preprocessing);
+    let Preprocessing {
+        mean, deviation, ..
+    } = preprocessing;
+    let pixels = square.as_raw().as_chunks::<3>().0.iter();
+    Ok(pixels
+        .flat_map(|pixel| {
+            let color = |i: usize| (f32::from(pixel[i]) - mean[i]) / deviation[i];
+            [color(0), color(1), color(2)]
+        })
+        .collect())
+}
+
+fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let fail = |message: String| Error::new(ErrorKind::Input, message);
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| fail(format!("not a picture: {e}")))?;
+    if reader.format().is_none() {
+        return Err(fail("not a picture in JPEG, PNG or WebP".into()));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_MEMORY);
+    reader.limits(limits);
+    let picture = reader.decode().map_err(|e| match e {
+        ImageError::Limits(_) => fail(format!(
+            "the picture is larger than {MAX_SIDE} x {MAX_SIDE} pixels or needs more than {} MiB",
+            MAX_MEMORY >> 20
+        )),
+        ImageError::Unsupported(e) => fail(format!("not a picture in JPEG, PNG or WebP: {e}")),
+        e => fail(format!("the picture is damaged: {e}")),
+    })?;
+    if picture.width() == 0 || picture.height() == 0 {
+        return Err(fail("the picture has no pixels".into()));
+    }
+    Ok(picture.into_rgb8())
+}
+
+/// The middle of a picture at the size of the input.
+fn square(picture: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
+    let filter = match preprocessing.filter {
+        Filter::Bilinear => FilterType::Triangle,
+        Filter::Bicubic => FilterType::CatmullRom,
+    };
+    let (size, resize) = (preprocessing.size as u64, preprocessing.resize as u64);
+    let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
+    let shorter = width.min(height);
+    match preprocessing.crop {
+        // As torchvision: the longer side is rounded down.
+        Crop::AfterResize => {
+            // Of a long strip only the middle is resized, which would have become too many pixels.
+            if width.max(height) > LONG * shorter {
+                let part = [width, height].map(|side| side.min(LONG * shorter));
+                return square(&middle(picture, part), preprocessing);
+            }
+            let [width, height] = [width, height].map(|side| (side * resize / shorter) as u32);
+            middle(&imageops::resize(picture, width, height, filter), [size; 2])
+        }
+        // As TensorFlow's EfficientNet.
+        Crop::BeforeResize => {
+            let side = (shorter * size / resize).max(1);
+            let size = size as u32;
+            imageops::resize(&middle(picture, [side; 2]), size, size, filter)
+        }
+    }
+}
+
+/// A part of this width and height from the middle; a half pixel goes to the right and down.
+fn middle(picture: &RgbImage, [width, height]: [u64; 2]) -> RgbImage {
+    let (width, height) = (width as u32, height as u32);
+    let x = (picture.width() - width).div_ceil(2);
+    let y = (picture.height() - height).div_ceil(2);
+    imageops::crop_imm(picture, x, y, width, height).to_image()
+}
