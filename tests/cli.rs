@@ -6,6 +6,8 @@ mod bench;
 mod convert;
 #[path = "cli/evaluate.rs"]
 mod evaluate;
+#[path = "cli/images.rs"]
+mod images;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[path = "cli/texts.rs"]

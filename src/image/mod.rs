@@ -1,5 +1,8 @@
 //! From a picture to a network's input: decode, cut out, resize, normalize.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::Cursor;
 
 use ::image::imageops::{self, FilterType};
@@ -10,6 +13,8 @@ use crate::models::efficientnet::{Crop, Filter, Preprocessing};
 
 /// The longest side of a picture.
 const MAX_SIDE: u32 = 1 << 15;
+/// Pixels of a picture: 192 MiB in three colours.
+const MAX_PIXELS: u64 = 1 << 26;
 /// Memory that decoding may take: what a picture says about its size is not believed beyond it.
 const MAX_MEMORY: u64 = 512 << 20;
 
@@ -40,29 +45,35 @@ pub(crate) fn input(bytes: &[u8], preprocessing: &Preprocessing) -> Result<Vec<f
 
 fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let fail = |message: String| Error::new(ErrorKind::Input, message);
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| fail(format!("not a picture: {e}")))?;
-    if reader.format().is_none() {
-        return Err(fail("not a picture in JPEG, PNG or WebP".into()));
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_MEMORY);
-    reader.limits(limits);
-    let picture = reader.decode().map_err(|e| match e {
+    let told = |e: ImageError| match e {
         ImageError::Limits(_) => fail(format!(
             "the picture is larger than {MAX_SIDE} x {MAX_SIDE} pixels or needs more than {} MiB",
             MAX_MEMORY >> 20
         )),
         ImageError::Unsupported(e) => fail(format!("not a picture in JPEG, PNG or WebP: {e}")),
         e => fail(format!("the picture is damaged: {e}")),
-    })?;
-    if picture.width() == 0 || picture.height() == 0 {
-        return Err(fail("the picture has no pixels".into()));
+    };
+    let reader = || {
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        let mut reader = reader.map_err(|e| fail(format!("not a picture: {e}")))?;
+        if reader.format().is_none() {
+            return Err(fail("not a picture in JPEG, PNG or WebP".into()));
+        }
+        let mut limits = Limits::default();
+        limits.max_image_width = Some(MAX_SIDE);
+        limits.max_image_height = Some(MAX_SIDE);
+        limits.max_alloc = Some(MAX_MEMORY);
+        reader.limits(limits);
+        Ok(reader)
+    };
+    let (width, height) = reader()?.into_dimensions().map_err(told)?;
+    let pixels = u64::from(width) * u64::from(height);
+    if width <= MAX_SIDE && height <= MAX_SIDE && !(1..=MAX_PIXELS).contains(&pixels) {
+        return Err(fail(format!(
+            "the picture has {pixels} pixels; 1 to {MAX_PIXELS} can be read"
+        )));
     }
-    Ok(picture.into_rgb8())
+    Ok(reader()?.decode().map_err(told)?.into_rgb8())
 }
 
 /// The middle of a picture at the size of the input.

@@ -113,8 +113,8 @@ impl ImageClassifier {
     /// Classifies pictures in files: JPEG, PNG or WebP, resized and cut as the network was trained.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if one cannot be read, [`ErrorKind::Input`] if it is no picture, is damaged, has more
-    /// than 32,768 pixels in a row or column or needs more than 512 MiB; the error names the file.
+    /// [`ErrorKind::Io`] if one cannot be read, [`ErrorKind::Input`] if it is no picture, is damaged, or has more
+    /// than 32,768 pixels in a row or column or 67,108,864 in all; the error names the file.
     pub fn classify(&self, images: &[impl AsRef<Path>]) -> Result<Vec<ImageClassification>> {
         let one = |path: &Path| {
             let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;

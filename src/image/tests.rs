@@ -1,0 +1,159 @@
+//! Pictures as networks see them, and files that are none.
+
+use std::io::Cursor;
+
+use ::image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, Rgba, RgbaImage};
+
+use super::*;
+
+fn preprocessing(size: usize, resize: usize, crop: Crop) -> Preprocessing {
+    Preprocessing {
+        size,
+        resize,
+        crop,
+        filter: Filter::Bicubic,
+        mean: [0.0, 100.0, 127.0],
+        deviation: [1.0, 2.0, 128.0],
+    }
+}
+
+/// Red counts columns, green rows.
+fn numbered(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 7]))
+}
+
+fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn the_middle_is_cut_out() {
+    // Sizes that need no resizing show which pixels are taken.
+    let before = square(&numbered(12, 8), &preprocessing(4, 8, Crop::BeforeResize));
+    assert_eq!(before.dimensions(), (4, 4));
+    assert_eq!(before.get_pixel(0, 0), &Rgb([4, 2, 7]));
+    assert_eq!(before.get_pixel(3, 3), &Rgb([7, 5, 7]));
+    let after = square(&numbered(13, 8), &preprocessing(4, 8, Crop::AfterResize));
+    assert_eq!(after.dimensions(), (4, 4));
+    // Half a pixel goes to the right.
+    assert_eq!(after.get_pixel(0, 0), &Rgb([5, 2, 7]));
+    let upright = square(&numbered(8, 12), &preprocessing(4, 8, Crop::AfterResize));
+    assert_eq!(upright.get_pixel(0, 0), &Rgb([2, 4, 7]));
+}
+
+#[test]
+fn any_shape_becomes_a_square() {
+    for (width, height) in [(1, 1), (1, 500), (3000, 2), (2, 3), (640, 480)] {
+        for crop in [Crop::AfterResize, Crop::BeforeResize] {
+            for filter in [Filter::Bilinear, Filter::Bicubic] {
+                let preprocessing = Preprocessing {
+                    filter,
+                    ..preprocessing(8, 9, crop)
+                };
+                let square = square(&numbered(width, height), &preprocessing);
+                assert_eq!(square.dimensions(), (8, 8), "{width} x {height}");
+            }
+        }
+    }
+    // One colour stays one colour, whatever the filter.
+    let plain = RgbImage::from_pixel(50, 40, Rgb([10, 20, 30]));
+    let small = square(&plain, &preprocessing(8, 9, Crop::AfterResize));
+    assert!(small.pixels().all(|pixel| pixel == &Rgb([10, 20, 30])));
+}
+
+#[test]
+fn values_are_normalized_and_colours_are_three() {
+    let preprocessing = preprocessing(2, 2, Crop::AfterResize);
+    let color = RgbImage::from_pixel(2, 2, Rgb([200, 100, 255]));
+    let expected = [200.0, 0.0, 1.0].repeat(4);
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
+        assert_eq!(
+            input(&encoded(color.clone(), format), &preprocessing).unwrap(),
+            expected
+        );
+    }
+    let see_through = RgbaImage::from_pixel(2, 2, Rgba([200, 100, 255, 3]));
+    let bytes = encoded(see_through, ImageFormat::Png);
+    assert_eq!(input(&bytes, &preprocessing).unwrap(), expected);
+    let grey = GrayImage::from_pixel(2, 2, Luma([127]));
+    let found = input(&encoded(grey.clone(), ImageFormat::Png), &preprocessing).unwrap();
+    assert_eq!(found[..3], [127.0, 13.5, 0.0]);
+    // JPEG rounds.
+    let found = input(&encoded(grey, ImageFormat::Jpeg), &preprocessing).unwrap();
+    assert!((found[0] - 127.0).abs() <= 2.0);
+}
+
+fn fails(bytes: &[u8], words: &str) {
+    let error = input(bytes, &preprocessing(2, 2, Crop::AfterResize)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    assert!(error.to_string().contains(words), "{error}: {words}");
+    assert_eq!(error.to_string().lines().count(), 1);
+}
+
+#[test]
+fn what_is_no_picture_is_refused() {
+    fails(b"", "not a picture");
+    fails(b"once upon a time", "not a picture in JPEG, PNG or WebP");
+    fails(
+        b"GIF89a\x01\0\x01\0\0\0\0",
+        "not a picture in JPEG, PNG or WebP",
+    );
+    let png = encoded(numbered(20, 20), ImageFormat::Png);
+    for len in [8, 20, 33, 50] {
+        fails(&png[..len], "");
+    }
+}
+
+/// CRC-32 of a PNG's chunk.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1))
+        })
+    })
+}
+
+/// A few bytes may not ask for gigabytes.
+#[test]
+fn pictures_that_lie_about_their_size_are_refused() {
+    let small = encoded(numbered(4, 4), ImageFormat::Png);
+    for (width, height, words) in [
+        (40_000u32, 1u32, "larger than 32768 x 32768"),
+        (1, 40_000, "larger than 32768 x 32768"),
+        (u32::MAX >> 1, u32::MAX >> 1, ""),
+        (30_000, 30_000, "900000000 pixels"),
+        (10_000, 10_000, "100000000 pixels"),
+        (0, 4, ""),
+    ] {
+        let mut bytes = small.clone();
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        let sum = crc(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&sum.to_be_bytes());
+        fails(&bytes, words);
+    }
+    // Within the limits, but without the pixels.
+    let mut bytes = small.clone();
+    bytes[16..20].copy_from_slice(&4000u32.to_be_bytes());
+    let sum = crc(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&sum.to_be_bytes());
+    fails(&bytes, "damaged");
+}
+
+#[test]
+fn damaged_pictures_do_not_panic() {
+    let preprocessing = preprocessing(4, 5, Crop::AfterResize);
+    for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP] {
+        let good = encoded(numbered(9, 7), format);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            if let Err(error) = input(&bad, &preprocessing) {
+                assert_eq!(error.to_string().lines().count(), 1);
+            }
+            let _ = input(&good[..at], &preprocessing);
+        }
+    }
+}

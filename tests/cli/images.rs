@@ -1,0 +1,93 @@
+//! `centroid classify` with a model of images.
+
+use std::path::Path;
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Run, centroid};
+
+/// A folder with a small network of generated weights and a picture.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let model = folder.path("model.centroid");
+        let run = centroid(&["convert", "--random", "efficientnet-lite0", "-o", &model]);
+        assert_eq!(run.code, 0, "{}", run.err);
+        assert!(run.err.contains("plan: other "), "{}", run.err);
+        let picture = RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8 * 6, y as u8 * 8, 90]));
+        picture.save(folder.path("a.png")).unwrap();
+        picture.save(folder.path("b.jpg")).unwrap();
+        folder
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn classify(&self, flags: &[&str], files: &[&str]) -> Run {
+        let model = self.path("model.centroid");
+        let files: Vec<String> = files.iter().map(|name| self.path(name)).collect();
+        let mut args = vec!["classify", &model];
+        args.extend(flags);
+        args.extend(files.iter().map(String::as_str));
+        centroid(&args)
+    }
+}
+
+#[test]
+fn pictures_get_labels() {
+    let folder = Folder::new();
+    let run = folder.classify(&[], &["a.png", "b.jpg"]);
+    let out = run.ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 2);
+    for (line, name) in lines.iter().zip(["a.png", "b.jpg"]) {
+        let (labels, file) = line.split_once('\t').unwrap();
+        assert_eq!(labels.matches("LABEL_").count(), 5, "{line}");
+        assert_eq!(file, folder.path(name));
+    }
+    let json = folder
+        .classify(&["--json", "--top-k", "1"], &["a.png"])
+        .json_lines();
+    assert_eq!(json[0]["file"], folder.path("a.png"));
+    let labels = json[0]["labels"].as_array().unwrap();
+    assert_eq!(labels.len(), 1);
+    let label: &Value = &labels[0]["label"];
+    assert!(lines[0].starts_with(label.as_str().unwrap()), "{label}");
+}
+
+#[test]
+fn what_is_not_for_pictures_is_refused() {
+    let folder = Folder::new();
+    for flag in ["--pair", "--ids", "--truncate", "--max-length=9"] {
+        let name = flag.split('=').next().unwrap();
+        folder
+            .classify(&[flag], &["a.png"])
+            .fails(2, &[name, "models of texts"]);
+    }
+    folder
+        .classify(&[], &[])
+        .fails(2, &["name the pictures' files"]);
+    folder
+        .classify(&["-"], &[])
+        .fails(2, &["name the pictures' files"]);
+    // What came before is printed.
+    let out = folder
+        .classify(&[], &["a.png", "no.png"])
+        .fails(1, &["no.png", "No such file"]);
+    assert_eq!(out.lines().count(), 1);
+    std::fs::write(folder.path("text.png"), "once upon a time").unwrap();
+    folder
+        .classify(&[], &["text.png"])
+        .fails(1, &["text.png", "not a picture"]);
+    let model = folder.path("model.centroid");
+    centroid(&["embed", &model, "a text"]).fails(1, &["a model of kind efficientnet"]);
+    let directory = Path::new(&model).parent().unwrap().to_str().unwrap();
+    let output = folder.path("x.centroid");
+    let flags = ["convert", directory, "--image-size", "64", "-o", &output];
+    centroid(&flags).fails(2, &["--network says which"]);
+}
