@@ -32,6 +32,9 @@ const CROPPED: usize = 32;
 const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
 const DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
 
+/// The classes of ILSVRC 2012 in their usual order, by the first word of their WordNet synset.
+const IMAGENET: &str = include_str!("imagenet.txt");
+
 /// Widths, depths and sizes of the family, as tenths.
 const NETWORKS: [(&str, usize, usize, usize); 13] = [
     ("b0", 10, 10, 224),
@@ -409,12 +412,17 @@ pub(super) fn read(
     }
     // Limits first: what follows allocates by these counts.
     config.to_body()?;
+    let mut notes = checkpoint.notes().to_vec();
     let names = match &options.labels {
         Some(names) if names.len() != labels => {
             let message = format!("{} labels are given for {labels} logits", names.len());
             return Err(Error::new(ErrorKind::Config, message));
         }
         Some(names) => names.clone(),
+        None if labels == IMAGENET.lines().count() => {
+            notes.push("its 1,000 labels are taken for ImageNet's (--labels gives others)".into());
+            IMAGENET.lines().map(str::to_owned).collect()
+        }
         None => (0..labels).map(|i| format!("LABEL_{i}")).collect(),
     };
     for (part, shape) in layers(&config) {
@@ -592,4 +600,57 @@ fn colors_last(values: &[f32], shape: &[usize]) -> Vec<f32> {
         places.map(|at| row[at]).collect()
     };
     values.chunks_exact(inputs * taps).flat_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_imagenet_are_a_thousand_different_ones() {
+        let names: Vec<&str> = IMAGENET.lines().collect();
+        assert_eq!(names.len(), 1000);
+        let different: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(different.len(), 1000);
+        for (index, name) in [
+            (0, "tench"),
+            (317, "leafhopper"),
+            (609, "jeep"),
+            (999, "toilet tissue"),
+        ] {
+            assert_eq!(names[index], name);
+        }
+    }
+
+    /// Channels, blocks and squeezes of the family, as the authors' own code makes them.
+    #[test]
+    fn networks_have_the_shapes_of_the_family() {
+        let config = |variant| {
+            let network = Network::all()
+                .find(|network| network.variant == variant)
+                .unwrap();
+            network.config(Fill::Same, 1000)
+        };
+        for (variant, stem, blocks, features, last) in [
+            ("b0", 32, 16, 1280, 320),
+            ("b1", 32, 23, 1280, 320),
+            ("b3", 40, 26, 1536, 384),
+            ("b7", 64, 55, 2560, 640),
+            ("lite0", 32, 16, 1280, 320),
+            ("lite2", 32, 21, 1280, 352),
+            ("lite4", 32, 30, 1280, 448),
+        ] {
+            let config = config(variant);
+            let block = config.blocks.last().unwrap();
+            let found = (
+                config.stem,
+                config.blocks.len(),
+                config.features,
+                block.channels,
+            );
+            assert_eq!(found, (stem, blocks, features, last), "{variant}");
+        }
+        assert_eq!(config("b0").blocks[1].squeezed, 4);
+        assert_eq!(config("lite0").blocks[1].squeezed, 0);
+    }
 }
