@@ -50,6 +50,7 @@ pub mod train;
 
 pub use artifact::{Artifact, Group, Layout, ModelKind, PqInfo, Scheme, TensorInfo, ZeroPointInfo};
 pub use error::{Error, ErrorKind, Result};
+pub use models::efficientnet::NetworkInfo;
 pub use models::encoder::EncoderInfo;
 pub use nn::Mode;
 #[cfg(feature = "text")]

@@ -149,6 +149,9 @@ impl Bench {
     pub fn run(self) -> Result<(), Failure> {
         let name = self.model.to_string_lossy().into_owned();
         match Architecture::by_name(&name) {
+            Ok(_) if name.starts_with("efficientnet") => Err(Failure::Usage(format!(
+                "{name} takes images; bench is for models of texts so far"
+            ))),
             Ok(architecture) => {
                 let file = self.generate(architecture)?;
                 self.measure(&file.0, &name)

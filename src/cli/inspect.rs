@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use centroid::{Artifact, EncoderInfo, Group, TensorInfo, ZeroPointInfo};
+use centroid::{Artifact, EncoderInfo, Group, ModelKind, NetworkInfo, TensorInfo, ZeroPointInfo};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -37,8 +37,10 @@ struct Summary<'a> {
     kind: &'static str,
     checksums: &'static str,
     parameters: u64,
-    layers: usize,
-    distinct_layers: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distinct_layers: Option<usize>,
     weight_bytes: u64,
     tokenizer_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +58,43 @@ struct Summary<'a> {
 }
 
 #[derive(Serialize)]
-struct Config {
+#[serde(untagged)]
+enum Config {
+    Encoder(Encoder),
+    Network(Network),
+}
+
+#[derive(Serialize)]
+struct Network {
+    activation: &'static str,
+    padding: &'static str,
+    blocks: usize,
+    stem: usize,
+    features: usize,
+    size: usize,
+    resize: usize,
+    crop: &'static str,
+    filter: &'static str,
+}
+
+impl From<NetworkInfo> for Network {
+    fn from(info: NetworkInfo) -> Self {
+        Self {
+            activation: info.activation,
+            padding: info.padding,
+            blocks: info.blocks,
+            stem: info.stem,
+            features: info.features,
+            size: info.size,
+            resize: info.resize,
+            crop: info.crop,
+            filter: info.filter,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Encoder {
     family: &'static str,
     task: &'static str,
     hidden: usize,
@@ -74,6 +112,27 @@ struct Config {
     normalize: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'static str>,
+}
+
+impl From<&EncoderInfo> for Encoder {
+    fn from(encoder: &EncoderInfo) -> Self {
+        Self {
+            family: encoder.family,
+            task: encoder.task,
+            hidden: encoder.hidden,
+            heads: encoder.heads,
+            intermediate: encoder.intermediate,
+            activation: encoder.activation,
+            vocab_size: encoder.vocab_size,
+            positions: encoder.positions,
+            token_types: encoder.token_types,
+            max_tokens: encoder.max_tokens,
+            layer_norm_eps: encoder.layer_norm_eps,
+            pooling: encoder.pooling,
+            normalize: encoder.pooling.map(|_| encoder.normalize),
+            problem: encoder.problem,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -107,7 +166,7 @@ struct Tensor {
 impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
         let artifact = Artifact::open(&self.file)?;
-        let summary = self.summary(&artifact, &artifact.encoder()?)?;
+        let summary = self.summary(&artifact)?;
         let mut out = Out::new();
         if self.json {
             out.json(&summary)?;
@@ -117,11 +176,15 @@ impl Inspect {
         out.flush()
     }
 
-    fn summary<'a>(
-        &self,
-        artifact: &'a Artifact,
-        encoder: &EncoderInfo,
-    ) -> Result<Summary<'a>, Failure> {
+    fn summary<'a>(&self, artifact: &'a Artifact) -> Result<Summary<'a>, Failure> {
+        let (config, layers) = match artifact.kind()? {
+            ModelKind::EfficientNet => (Config::Network(artifact.network()?.into()), None),
+            _ => {
+                let encoder = artifact.encoder()?;
+                let layers = (encoder.layers, encoder.distinct_layers);
+                (Config::Encoder((&encoder).into()), Some(layers))
+            }
+        };
         let tensors: Vec<TensorInfo> = artifact.tensors().collect();
         let parameters: u64 = tensors.iter().map(TensorInfo::parameters).sum();
         let weight_bytes = artifact.weight_bytes();
@@ -145,30 +208,15 @@ impl Inspect {
             // `Artifact::open` fails otherwise.
             checksums: "verified",
             parameters,
-            layers: encoder.layers,
-            distinct_layers: encoder.distinct_layers,
+            layers: layers.map(|(all, _)| all),
+            distinct_layers: layers.map(|(_, distinct)| distinct),
             weight_bytes,
             tokenizer_bytes: artifact.tokenizer_bytes(),
             tokenizer_kind: artifact.tokenizer_kind(),
             file_bytes: artifact.file_bytes(),
             bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
             compression_ratio: 4.0 * parameters as f64 / weight_bytes as f64,
-            config: Config {
-                family: encoder.family,
-                task: encoder.task,
-                hidden: encoder.hidden,
-                heads: encoder.heads,
-                intermediate: encoder.intermediate,
-                activation: encoder.activation,
-                vocab_size: encoder.vocab_size,
-                positions: encoder.positions,
-                token_types: encoder.token_types,
-                max_tokens: encoder.max_tokens,
-                layer_norm_eps: encoder.layer_norm_eps,
-                pooling: encoder.pooling,
-                normalize: encoder.pooling.map(|_| encoder.normalize),
-                problem: encoder.problem,
-            },
+            config,
             labels: artifact.labels(),
             groups: groups.into_values().collect(),
             provenance: provenance
@@ -206,40 +254,66 @@ fn tensor(info: TensorInfo) -> Tensor {
 fn print(out: &mut Out, summary: &Summary) -> Result<(), Failure> {
     let mut row =
         |name: &str, value: String| out.line(format_args!("{name:<14} {}", one_line(&value)));
-    let c = &summary.config;
     row("file", summary.file.clone())?;
-    row(
-        "kind",
-        format!("{} ({}, {})", summary.kind, c.family, c.task),
-    )?;
+    match &summary.config {
+        Config::Encoder(c) => {
+            let kind = format!("{} ({}, {})", summary.kind, c.family, c.task);
+            row("kind", kind)?;
+        }
+        Config::Network(_) => row("kind", format!("{} (classification)", summary.kind))?,
+    }
     row(
         "format",
         format!("version {}, checksums verified", summary.format_version),
     )?;
-    row(
-        "layers",
-        format!("{} ({} distinct)", summary.layers, summary.distinct_layers),
-    )?;
-    row(
-        "shape",
-        format!(
-            "hidden {}, {} heads, feed-forward {} ({}), layer norm eps {:e}",
-            c.hidden, c.heads, c.intermediate, c.activation, c.layer_norm_eps
-        ),
-    )?;
-    row(
-        "input",
-        format!(
-            "vocabulary {}, at most {} tokens ({} positions), {} token types",
-            c.vocab_size, c.max_tokens, c.positions, c.token_types
-        ),
-    )?;
-    if let (Some(pooling), Some(normalize)) = (c.pooling, c.normalize) {
-        let norm = if normalize { ", L2 norm 1" } else { "" };
-        row("pooling", format!("{pooling}{norm}"))?;
-    }
-    if let (Some(labels), Some(problem)) = (summary.labels, c.problem) {
-        row("labels", format!("{} ({problem})", labels.join(", ")))?;
+    match &summary.config {
+        Config::Encoder(c) => {
+            if let (Some(layers), Some(distinct)) = (summary.layers, summary.distinct_layers) {
+                row("layers", format!("{layers} ({distinct} distinct)"))?;
+            }
+            row(
+                "shape",
+                format!(
+                    "hidden {}, {} heads, feed-forward {} ({}), layer norm eps {:e}",
+                    c.hidden, c.heads, c.intermediate, c.activation, c.layer_norm_eps
+                ),
+            )?;
+            row(
+                "input",
+                format!(
+                    "vocabulary {}, at most {} tokens ({} positions), {} token types",
+                    c.vocab_size, c.max_tokens, c.positions, c.token_types
+                ),
+            )?;
+            if let (Some(pooling), Some(normalize)) = (c.pooling, c.normalize) {
+                let norm = if normalize { ", L2 norm 1" } else { "" };
+                row("pooling", format!("{pooling}{norm}"))?;
+            }
+            if let (Some(labels), Some(problem)) = (summary.labels, c.problem) {
+                row("labels", format!("{} ({problem})", labels.join(", ")))?;
+            }
+        }
+        Config::Network(c) => {
+            row(
+                "shape",
+                format!(
+                    "{} blocks, {} to {} channels ({}, padding {})",
+                    c.blocks, c.stem, c.features, c.activation, c.padding
+                ),
+            )?;
+            row(
+                "input",
+                format!(
+                    "{} x {} pixels, cut out of {} {} ({})",
+                    c.size, c.size, c.resize, c.crop, c.filter
+                ),
+            )?;
+            let labels = summary.labels.unwrap_or_default();
+            let few = labels.iter().take(5).map(String::as_str);
+            let rest = if labels.len() > 5 { ", ..." } else { "" };
+            let few = few.collect::<Vec<_>>().join(", ");
+            row("labels", format!("{}: {few}{rest}", labels.len()))?;
+        }
     }
     row(
         "parameters",

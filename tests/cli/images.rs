@@ -91,3 +91,25 @@ fn what_is_not_for_pictures_is_refused() {
     let flags = ["convert", directory, "--image-size", "64", "-o", &output];
     centroid(&flags).fails(2, &["--network says which"]);
 }
+
+#[test]
+fn inspect_shows_networks() {
+    let folder = Folder::new();
+    let model = folder.path("model.centroid");
+    let out = centroid(&["inspect", &model]).ok();
+    for part in [
+        "efficientnet (classification)",
+        "16 blocks, 32 to 1280 channels (relu6, padding same)",
+        "224 x 224 pixels, cut out of 256 before resize (bicubic)",
+        "1000: LABEL_0, LABEL_1, LABEL_2, LABEL_3, LABEL_4, ...",
+        "pointwise",
+    ] {
+        assert!(out.contains(part), "{part:?} is not in {out}");
+    }
+    let json = centroid(&["inspect", &model, "--json"]).json();
+    assert_eq!(json["kind"], "efficientnet");
+    assert_eq!(json["config"]["size"], 224);
+    assert_eq!(json["labels"].as_array().unwrap().len(), 1000);
+    assert!(json.get("layers").is_none());
+    centroid(&["bench", "efficientnet-b3"]).fails(2, &["models of texts so far"]);
+}

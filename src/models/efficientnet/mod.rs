@@ -7,9 +7,12 @@
 
 mod config;
 mod forward;
+mod info;
 mod load;
 
 pub(crate) use config::{Act, Block, Config, Crop, Fill, Filter, Preprocessing};
+
+pub use info::NetworkInfo;
 
 use std::sync::Mutex;
 

@@ -45,10 +45,10 @@ pub struct EncoderInfo {
 }
 
 impl Artifact {
-    /// The config of an encoder, the one kind of model there is so far.
+    /// The config of an encoder.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the kind is unknown,
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the model is of another kind,
     /// [`ErrorKind::Format`](crate::ErrorKind::Format) if the config makes no sense.
     pub fn encoder(&self) -> Result<EncoderInfo> {
         let config = Config::from_artifact(self)?;
