@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::input::Lines;
 use super::output::{Out, one_line, size};
 use super::progress::Progress;
-use super::values::{self, Blocks, GROUPS, Labels, Layers};
+use super::values::{self, Blocks, Labels, Layers};
 use super::{Failure, note};
 
 /// Make a `.centroid` file of a checkpoint
@@ -153,7 +153,7 @@ impl Convert {
         let options = self.options()?;
         let conversion = match (&self.random, &self.checkpoint) {
             (Some(architecture), _) => Conversion::random(*architecture, &options)?,
-            (None, Some(path)) if self.network.is_some() || path.is_file() => {
+            (None, Some(path)) if self.of_images() => {
                 Conversion::efficientnet(path, self.network.as_deref(), &options)?
             }
             (None, Some(directory)) => {
@@ -180,6 +180,15 @@ impl Convert {
             self.print(&mut out, &conversion, &report)?;
         }
         out.flush()
+    }
+
+    /// Whether a network of images is to be converted.
+    fn of_images(&self) -> bool {
+        match (&self.random, &self.checkpoint) {
+            (Some(architecture), _) => architecture.name().starts_with("efficientnet"),
+            (None, Some(path)) => self.network.is_some() || path.is_file(),
+            (None, None) => false,
+        }
     }
 
     /// Fails before hours of work whose result could not be written.
@@ -228,6 +237,11 @@ impl Convert {
     fn change_groups(&self, plan: &mut Plan) -> Result<(), Failure> {
         use Scheme::{Int4, Int8, Pq};
         let scales: &[Scheme] = &[Pq, Int8, Int4];
+        // The plan has groups for both.
+        let groups = match self.of_images() {
+            true => values::OF_IMAGES,
+            false => values::OF_TEXTS,
+        };
         for (given, flag, schemes) in [
             (self.centroids.is_some(), "--centroids", &[Pq][..]),
             (self.centroid_type.is_some(), "--centroid-type", &[Pq]),
@@ -240,7 +254,7 @@ impl Convert {
                 let group = plan.group_mut(group);
                 group.is_some_and(|group| schemes.contains(&group.scheme))
             };
-            if given && !GROUPS.into_iter().any(known) {
+            if given && !groups.into_iter().any(known) {
                 let names: Vec<_> = schemes.iter().map(|scheme| scheme.name()).collect();
                 return Err(Failure::Usage(format!(
                     "{flag} is for {}, which the plan gives to no group",

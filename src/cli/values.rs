@@ -75,13 +75,17 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The groups that have plans.
-pub const GROUPS: [Group; 10] = [
+/// The groups of models of texts.
+pub const OF_TEXTS: [Group; 5] = [
     Group::Ffn,
     Group::Attention,
     Group::Embedding,
     Group::Position,
     Group::Head,
+];
+
+/// The groups of networks of images.
+pub const OF_IMAGES: [Group; 5] = [
     Group::Stem,
     Group::Pointwise,
     Group::Depthwise,
@@ -99,10 +103,11 @@ pub fn blocks(text: &str) -> Result<Blocks, String> {
     for part in text.split(',') {
         let (name, size) =
             (part.split_once('=')).ok_or_else(|| format!("{part:?} is not of the form GROUP=N"))?;
-        let group = (GROUPS.into_iter())
+        let group = (OF_TEXTS.into_iter().chain(OF_IMAGES))
             .find(|group| group.name() == name)
             .ok_or_else(|| {
-                let known = GROUPS.map(Group::name).join(", ");
+                let groups = OF_TEXTS.into_iter().chain(OF_IMAGES).map(Group::name);
+                let known = groups.collect::<Vec<_>>().join(", ");
                 format!("group {name:?} is unknown; known: {known}")
             })?;
         if blocks.iter().any(|(other, _)| *other == group) {

@@ -113,3 +113,39 @@ fn inspect_shows_networks() {
     assert!(json.get("layers").is_none());
     centroid(&["bench", "efficientnet-b3"]).fails(2, &["models of texts so far"]);
 }
+
+/// A flag for schemes that only the other kind of models has here.
+#[test]
+fn flags_are_for_groups_that_the_model_has() {
+    let folder = Folder::new();
+    let (plan, output) = (folder.path("plan.toml"), folder.path("x.centroid"));
+    let f16 = |groups: &[&str]| -> String {
+        let groups = groups
+            .iter()
+            .map(|group| format!("[groups.{group}]\nscheme = \"f16\"\n"));
+        groups.collect()
+    };
+    for (architecture, groups) in [
+        (
+            "minilm-l6",
+            ["ffn", "attention", "embedding", "position", "head"],
+        ),
+        (
+            "efficientnet-b0",
+            ["stem", "pointwise", "depthwise", "squeeze", "classifier"],
+        ),
+    ] {
+        std::fs::write(&plan, f16(&groups)).unwrap();
+        let flags = [
+            "convert",
+            "--random",
+            architecture,
+            "--plan",
+            &plan,
+            "-o",
+            &output,
+        ];
+        let flags = [&flags[..], &["--centroids", "16"]].concat();
+        centroid(&flags).fails(2, &["--centroids is for pq"]);
+    }
+}

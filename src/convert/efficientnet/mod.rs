@@ -4,285 +4,23 @@
 //! are folded in: their factors into the weights, whose rows get scales of their own where they are codes, and
 //! what they add into the bias.
 
+mod family;
+mod names;
+
 use std::path::Path;
+
+use self::family::{CROPPED, Network};
+use self::names::{Layer, Part, Style};
 
 use super::checkpoint::Checkpoint;
 use super::encode::{NewTensor, Origin};
 use super::{Conversion, ConvertOptions, Model, Source};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::efficientnet::{Act, Block, Config, Crop, Fill, Filter, Preprocessing};
-
-/// Kernel, repeats, stride, expansion and channels of a stage (EfficientNet-B0).
-const STAGES: [(usize, usize, usize, usize, usize); 7] = [
-    (3, 1, 1, 1, 16),
-    (3, 2, 2, 6, 24),
-    (5, 2, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (5, 3, 1, 6, 112),
-    (5, 4, 2, 6, 192),
-    (3, 1, 1, 6, 320),
-];
-const STEM: usize = 32;
-const FEATURES: usize = 1280;
-/// Channels between squeeze and excitation, as a part of those that come into a block.
-const SQUEEZE: usize = 4;
-/// Pixels that are cut off the resized picture, and scales of colours (ImageNet's) from 0 to 255.
-const CROPPED: usize = 32;
-const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
-const DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
+use crate::models::efficientnet::{Config, Fill};
 
 /// The classes of ILSVRC 2012 in their usual order, by the first word of their WordNet synset.
 const IMAGENET: &str = include_str!("imagenet.txt");
-
-/// Widths, depths and sizes of the family, as tenths.
-const NETWORKS: [(&str, usize, usize, usize); 13] = [
-    ("b0", 10, 10, 224),
-    ("b1", 10, 11, 240),
-    ("b2", 11, 12, 260),
-    ("b3", 12, 14, 300),
-    ("b4", 14, 18, 380),
-    ("b5", 16, 22, 456),
-    ("b6", 18, 26, 528),
-    ("b7", 20, 31, 600),
-    ("lite0", 10, 10, 224),
-    ("lite1", 10, 11, 240),
-    ("lite2", 11, 12, 260),
-    ("lite3", 12, 14, 280),
-    ("lite4", 14, 18, 300),
-];
-
-/// A network of the family.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Network {
-    variant: &'static str,
-    width: usize,
-    depth: usize,
-    size: usize,
-}
-
-impl Network {
-    pub(super) fn all() -> impl Iterator<Item = Self> {
-        NETWORKS
-            .into_iter()
-            .map(|(variant, width, depth, size)| Self {
-                variant,
-                width,
-                depth,
-                size,
-            })
-    }
-
-    fn lite(self) -> bool {
-        self.variant.starts_with("lite")
-    }
-
-    /// `tenths / 10` of the channels, to a multiple of 8 that is at least nine tenths of it.
-    fn channels(self, of: usize) -> usize {
-        let exact = of * self.width;
-        let rounded = ((exact + 40) / 80 * 8).max(8);
-        if 100 * rounded < 9 * exact {
-            rounded + 8
-        } else {
-            rounded
-        }
-    }
-
-    /// Blocks of each stage. The Lite variants leave the first and the last stage as they are.
-    fn repeats(self) -> impl Iterator<Item = usize> {
-        let last = STAGES.len() - 1;
-        STAGES
-            .into_iter()
-            .enumerate()
-            .map(move |(at, (_, repeats, ..))| {
-                if self.lite() && (at == 0 || at == last) {
-                    repeats
-                } else {
-                    (repeats * self.depth).div_ceil(10)
-                }
-            })
-    }
-
-    /// The network's shape, with so many labels.
-    pub(super) fn config(self, fill: Fill, labels: usize) -> Config {
-        let scaled = |channels| match self.lite() {
-            // The Lite variants leave stem and features as they are.
-            true => channels,
-            false => self.channels(channels),
-        };
-        let mut blocks = Vec::new();
-        let mut inputs = scaled(STEM);
-        for ((kernel, _, stride, expansion, channels), repeats) in
-            STAGES.into_iter().zip(self.repeats())
-        {
-            for repeat in 0..repeats {
-                blocks.push(Block {
-                    kernel,
-                    stride: if repeat == 0 { stride } else { 1 },
-                    expanded: inputs * expansion,
-                    squeezed: if self.lite() {
-                        0
-                    } else {
-                        (inputs / SQUEEZE).max(1)
-                    },
-                    channels: self.channels(channels),
-                });
-                inputs = self.channels(channels);
-            }
-        }
-        let (mean, deviation) = match self.lite() {
-            true => ([127.0; 3], [128.0; 3]),
-            false => (MEAN, DEVIATION),
-        };
-        Config {
-            activation: if self.lite() { Act::Relu6 } else { Act::Silu },
-            fill,
-            stem: scaled(STEM),
-            blocks,
-            features: scaled(FEATURES),
-            labels,
-            input: Preprocessing {
-                size: self.size,
-                resize: self.size + CROPPED,
-                crop: match fill {
-                    Fill::Same => Crop::BeforeResize,
-                    Fill::Symmetric => Crop::AfterResize,
-                },
-                filter: Filter::Bicubic,
-                mean,
-                deviation,
-            },
-        }
-    }
-}
-
-/// How a checkpoint names its tensors, and what goes with that.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Style {
-    /// `efficientnet-pytorch`: `_blocks.0._depthwise_conv.weight`.
-    Underscored,
-    /// `timm`: `blocks.0.0.conv_dw.weight`.
-    Timm,
-}
-
-impl Style {
-    fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        if checkpoint.shape("_conv_stem.weight").is_some() {
-            Ok(Self::Underscored)
-        } else if checkpoint.shape("conv_stem.weight").is_some() {
-            Ok(Self::Timm)
-        } else {
-            Err(Error::new(
-                ErrorKind::Checkpoint,
-                "not an EfficientNet: neither conv_stem.weight (timm) nor _conv_stem.weight \
-                 (efficientnet-pytorch) is there",
-            ))
-        }
-    }
-
-    /// The convolution and the batch norm (or, for those that have none, the layer) of one of our tensors.
-    fn names(self, network: Network, part: Part) -> (String, Option<String>) {
-        let named = |conv: &str, norm: &str| (conv.to_owned(), Some(norm.to_owned()));
-        match (self, part) {
-            (Self::Underscored, Part::Stem) => named("_conv_stem", "_bn0"),
-            (Self::Underscored, Part::Features) => named("_conv_head", "_bn1"),
-            (Self::Underscored, Part::Classifier) => ("_fc".into(), None),
-            (Self::Underscored, Part::Of(block, layer)) => {
-                let (conv, norm) = match layer {
-                    Layer::Expand => ("_expand_conv", Some("_bn0")),
-                    Layer::Depthwise => ("_depthwise_conv", Some("_bn1")),
-                    Layer::Squeeze => ("_se_reduce", None),
-                    Layer::Excite => ("_se_expand", None),
-                    Layer::Project => ("_project_conv", Some("_bn2")),
-                };
-                let within = |name: &str| format!("_blocks.{block}.{name}");
-                (within(conv), norm.map(within))
-            }
-            (Self::Timm, Part::Stem) => named("conv_stem", "bn1"),
-            (Self::Timm, Part::Features) => named("conv_head", "bn2"),
-            (Self::Timm, Part::Classifier) => ("classifier".into(), None),
-            (Self::Timm, Part::Of(block, layer)) => {
-                let (mut stage, mut at) = (0, block);
-                for repeats in network.repeats() {
-                    if at < repeats {
-                        break;
-                    }
-                    at -= repeats;
-                    stage += 1;
-                }
-                // The first stage expands nothing, and its blocks count their layers from the next one.
-                let plain = stage == 0;
-                let (conv, norm) = match layer {
-                    Layer::Expand => ("conv_pw", Some("bn1")),
-                    Layer::Depthwise if plain => ("conv_dw", Some("bn1")),
-                    Layer::Depthwise => ("conv_dw", Some("bn2")),
-                    Layer::Squeeze => ("se.conv_reduce", None),
-                    Layer::Excite => ("se.conv_expand", None),
-                    Layer::Project if plain => ("conv_pw", Some("bn2")),
-                    Layer::Project => ("conv_pwl", Some("bn3")),
-                };
-                let within = |name: &str| format!("blocks.{stage}.{at}.{name}");
-                (within(conv), norm.map(within))
-            }
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Stem,
-    Of(usize, Layer),
-    Features,
-    Classifier,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Layer {
-    Expand,
-    Depthwise,
-    Squeeze,
-    Excite,
-    Project,
-}
-
-impl Part {
-    /// Our name.
-    fn name(self) -> String {
-        match self {
-            Part::Stem => "stem".into(),
-            Part::Features => "features".into(),
-            Part::Classifier => "classifier".into(),
-            Part::Of(block, layer) => {
-                let layer = match layer {
-                    Layer::Expand => "expand",
-                    Layer::Depthwise => "depthwise",
-                    Layer::Squeeze => "squeeze",
-                    Layer::Excite => "excite",
-                    Layer::Project => "project",
-                };
-                format!("blocks.{block}.{layer}")
-            }
-        }
-    }
-
-    fn group(self) -> Group {
-        match self {
-            Part::Stem => Group::Stem,
-            Part::Features => Group::Pointwise,
-            Part::Classifier => Group::Classifier,
-            Part::Of(_, Layer::Depthwise) => Group::Depthwise,
-            Part::Of(_, Layer::Squeeze | Layer::Excite) => Group::Squeeze,
-            Part::Of(..) => Group::Pointwise,
-        }
-    }
-
-    fn layout(self) -> Layout {
-        match self {
-            Part::Of(_, Layer::Depthwise) => Layout::Rows,
-            _ => Layout::Tiles,
-        }
-    }
-}
 
 /// Every layer: its part, and the shape of its weight as torch has it.
 fn layers(config: &Config) -> Vec<(Part, Vec<usize>)> {
@@ -444,7 +182,6 @@ pub(super) fn read(
         ("source".into(), file.unwrap_or_default().into_owned()),
         ("source_sha256".into(), checkpoint.digest()),
     ];
-    let mut notes = checkpoint.notes().to_vec();
     notes.push(format!(
         "an EfficientNet-{}",
         network.variant.to_uppercase()
@@ -620,37 +357,5 @@ mod tests {
         ] {
             assert_eq!(names[index], name);
         }
-    }
-
-    /// Channels, blocks and squeezes of the family, as the authors' own code makes them.
-    #[test]
-    fn networks_have_the_shapes_of_the_family() {
-        let config = |variant| {
-            let network = Network::all()
-                .find(|network| network.variant == variant)
-                .unwrap();
-            network.config(Fill::Same, 1000)
-        };
-        for (variant, stem, blocks, features, last) in [
-            ("b0", 32, 16, 1280, 320),
-            ("b1", 32, 23, 1280, 320),
-            ("b3", 40, 26, 1536, 384),
-            ("b7", 64, 55, 2560, 640),
-            ("lite0", 32, 16, 1280, 320),
-            ("lite2", 32, 21, 1280, 352),
-            ("lite4", 32, 30, 1280, 448),
-        ] {
-            let config = config(variant);
-            let block = config.blocks.last().unwrap();
-            let found = (
-                config.stem,
-                config.blocks.len(),
-                config.features,
-                block.channels,
-            );
-            assert_eq!(found, (stem, blocks, features, last), "{variant}");
-        }
-        assert_eq!(config("b0").blocks[1].squeezed, 4);
-        assert_eq!(config("lite0").blocks[1].squeezed, 0);
     }
 }
