@@ -64,9 +64,35 @@ pub(crate) fn to_tiles<T: Copy, const N: usize>(
     tiles
 }
 
+/// The other way round: from tiles to `[out_features][in_features]`.
+#[cfg(feature = "train")]
+pub(crate) fn from_tiles(tiled: &[f32], out_features: usize, in_features: usize) -> Vec<f32> {
+    assert_eq!(tiled.len(), out_features * in_features);
+    let mut rows = vec![0.0; tiled.len()];
+    for tile in (0..Tile::count(out_features)).map(|t| Tile::nth(t, out_features)) {
+        let columns = tiled[tile.range(in_features)].chunks_exact(tile.width);
+        for (column, values) in columns.enumerate() {
+            for (row, value) in (tile.first..).zip(values) {
+                rows[row * in_features + column] = *value;
+            }
+        }
+    }
+    rows
+}
+
 #[cfg(all(test, feature = "convert"))]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "train")]
+    #[test]
+    fn tiles_become_rows_again() {
+        for (rows, columns) in [(1, 5), (64, 3), (65, 2), (130, 7)] {
+            let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+            let tiled = to_tiles(values.as_chunks::<1>().0, rows, columns).concat();
+            assert_eq!(from_tiles(&tiled, rows, columns), values);
+        }
+    }
 
     #[test]
     fn tiles_follow_the_formula() {

@@ -1,9 +1,9 @@
 //! `centroid evaluate`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use centroid::data::{Columns, Example, Scores, read};
-use centroid::{Artifact, TextClassifier};
+use centroid::{Artifact, ImageClassifier, ModelKind, TextClassifier};
 use clap::Args;
 use serde::Serialize;
 
@@ -15,34 +15,38 @@ use super::progress::Progress;
 /// Texts of a call: enough for the classifier to sort them by length.
 const CALL: usize = 512;
 
-/// Score a classifier on labelled texts
+/// Score a classifier on labelled texts or images
 ///
-/// Reads a .tsv, .csv or .jsonl file with named columns, asks this runtime (and nothing else) for
-/// the best label of each text, and prints accuracy with its standard error, macro-F1, the share
+/// Reads a .tsv, .csv or .jsonl file with named columns (images by their paths, relative to the file), asks
+/// this runtime (and nothing else) for the best label of each text or image, and prints accuracy with its standard error, macro-F1, the share
 /// of the most frequent label, scores of each label, and the confusion matrix. With `--json`: {"file",
 /// "data", "mode", "kernel", "n", "truncated", "accuracy", "standard_error", "macro_f1",
 /// "majority": {"label", "share"}, "labels": [{"label", "n", "answers", "precision", "recall", "f1"},
 /// ...], "confusion": [[..], ..] with a row a label of the data and a column an answer}.
 ///
-/// A label that the model does not have, a text with too many tokens, and a line that cannot be read
-/// are errors that name the line.
+/// A label that the model does not have, a text with too many tokens, a file that is no picture, and a line that
+/// cannot be read are errors that name the line.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     centroid evaluate sentiment.centroid reviews.tsv --text sentence --label label\n  \
-    centroid evaluate nli.centroid dev.jsonl --text premise --text-b hypothesis --label gold --json")]
+    centroid evaluate nli.centroid dev.jsonl --text premise --text-b hypothesis --label gold --json\n  \
+    centroid evaluate clothes.centroid test.tsv --image file --label label")]
 pub struct Evaluate {
     /// The `.centroid` file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The labelled texts: a .tsv, .csv, .jsonl or .ndjson file
+    /// The labelled texts or images: a .tsv, .csv, .jsonl or .ndjson file
     #[arg(value_name = "DATA")]
     data: PathBuf,
     /// The column of the text
-    #[arg(long, value_name = "COLUMN")]
-    text: String,
+    #[arg(long, value_name = "COLUMN", required_unless_present = "image")]
+    text: Option<String>,
     /// The column of the second text, where examples are pairs
     #[arg(long, value_name = "COLUMN")]
     text_b: Option<String>,
+    /// The column of the picture's path: JPEG, PNG or WebP
+    #[arg(long, value_name = "COLUMN", conflicts_with_all = ["text", "text_b"])]
+    image: Option<String>,
     /// The column of the label
     #[arg(long, value_name = "COLUMN")]
     label: String,
@@ -88,6 +92,20 @@ struct Label<'a> {
 impl Evaluate {
     pub fn run(self) -> Result<(), Failure> {
         let artifact = Artifact::open(&self.file)?;
+        let images = artifact.kind()? == ModelKind::EfficientNet;
+        match (images, &self.image) {
+            (true, Some(column)) => return self.images(artifact, column),
+            (true, None) => {
+                return Err(Failure::Usage(
+                    "a model of images: --image names the column of their paths".into(),
+                ));
+            }
+            (false, Some(_)) => {
+                let message = "--image is for models of images, and this is one of texts";
+                return Err(Failure::Usage(message.into()));
+            }
+            (false, None) => {}
+        }
         let info = artifact.encoder()?;
         let model = TextClassifier::new(artifact, self.model.options())?;
         // A single output is a number, not a label.
@@ -99,7 +117,7 @@ impl Evaluate {
             )));
         }
         let columns = Columns {
-            text: &self.text,
+            text: self.text.as_deref().unwrap_or_default(),
             text_b: self.text_b.as_deref(),
             label: Some(&self.label),
         };
@@ -107,14 +125,57 @@ impl Evaluate {
         let mut scores = Scores::new(model.labels());
         let truncated = self.score(&model, &examples, &mut scores)?;
         note_cut(truncated, model.max_length());
-        let report = self.report(&model, &scores, truncated);
+        self.tell(&self.report(model.isa(), &scores, truncated))
+    }
+
+    fn tell(&self, report: &Report) -> Result<(), Failure> {
         let mut out = Out::new();
         if self.json {
-            out.json(&report)?;
+            out.json(report)?;
         } else {
-            print(&report, &mut out)?;
+            print(report, &mut out)?;
         }
         out.flush()
+    }
+
+    /// Scores a network on pictures in files.
+    fn images(&self, artifact: Artifact, column: &str) -> Result<(), Failure> {
+        if let Some(flag) = self.model.of_texts() {
+            return Err(Failure::Usage(format!("{flag} is for models of texts")));
+        }
+        let model = ImageClassifier::new(artifact, self.model.options())?;
+        let columns = Columns {
+            text: column,
+            text_b: None,
+            label: Some(&self.label),
+        };
+        let examples = read(&self.data, &columns)?;
+        let mut scores = Scores::new(model.labels());
+        let labels = self.labels(&examples, &scores)?;
+        let directory = self.data.parent().unwrap_or(Path::new(""));
+        let progress = Progress::new(examples.len() as u64);
+        for (example, label) in examples.iter().zip(labels) {
+            let answer = model.classify(&[directory.join(&example.text)]);
+            let answer = answer.map_err(|error| self.on(example.line, &error.to_string()))?;
+            scores.add(label, answer[0].labels[0].index);
+            progress.add(1);
+        }
+        progress.finish();
+        self.tell(&self.report(model.isa(), &scores, 0))
+    }
+
+    fn on(&self, line: u64, message: &str) -> Failure {
+        Failure::Failed(format!("{}: line {line}: {message}", self.data.display()))
+    }
+
+    /// The numbers of all labels, before anything is answered: a wrong one in the last line should not cost the
+    /// time of all others.
+    fn labels(&self, examples: &[Example], scores: &Scores) -> Result<Vec<usize>, Failure> {
+        let number = |example: &Example| {
+            let label = scores.label(&example.label);
+            label.map_err(|error| self.on(example.line, error.message()))
+        };
+        examples.iter().map(number).collect()
     }
 
     /// Counts the answers to all examples; returns how many of them were cut.
@@ -124,15 +185,7 @@ impl Evaluate {
         examples: &[Example],
         scores: &mut Scores,
     ) -> Result<usize, Failure> {
-        let on = |line: u64, message: &str| {
-            Failure::Failed(format!("{}: line {line}: {message}", self.data.display()))
-        };
-        // All of them first: a wrong label in the last line should not cost the time of all others.
-        let mut labels = Vec::with_capacity(examples.len());
-        for example in examples {
-            let label = scores.label(&example.label);
-            labels.push(label.map_err(|error| on(example.line, error.message()))?);
-        }
+        let labels = self.labels(examples, scores)?;
         let progress = Progress::new(examples.len() as u64);
         let mut truncated = 0;
         for (examples, labels) in examples.chunks(CALL).zip(labels.chunks(CALL)) {
@@ -148,7 +201,7 @@ impl Evaluate {
                 }
             };
             let answers = answers.map_err(|error| match error.text() {
-                Some(text) => on(examples[text].line, error.message()),
+                Some(text) => self.on(examples[text].line, error.message()),
                 None => error.into(),
             })?;
             for (answer, &label) in answers.iter().zip(labels) {
@@ -161,12 +214,7 @@ impl Evaluate {
         Ok(truncated)
     }
 
-    fn report<'a>(
-        &self,
-        model: &TextClassifier,
-        scores: &'a Scores,
-        truncated: usize,
-    ) -> Report<'a> {
+    fn report<'a>(&self, kernel: &'static str, scores: &'a Scores, truncated: usize) -> Report<'a> {
         let (label, share) = scores.majority();
         let labels = scores.labels().iter().enumerate().map(|(number, label)| {
             let of = scores.of(number);
@@ -183,7 +231,7 @@ impl Evaluate {
             file: self.file.display().to_string(),
             data: self.data.display().to_string(),
             mode: self.model.mode.name(),
-            kernel: model.isa(),
+            kernel,
             n: scores.examples(),
             truncated,
             accuracy: scores.accuracy(),

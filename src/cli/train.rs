@@ -16,10 +16,10 @@ use super::{Failure, note};
 
 /// Train a model with quantization noise and write it as a `.centroid` file
 ///
-/// Does what a TOML file says: which checkpoint, which texts (with labels for a
-/// classifier, without for an embedding model), which stages. Prints the plan
+/// Does what a TOML file says: which checkpoint or network, which texts or images (with labels for a
+/// classifier; without, it learns from a teacher), which stages. Prints the plan
 /// before it starts, writes everything into the file's `output` directory, and scores the result on the
-/// test texts with this runtime. Ctrl-C stops after the step in work; `--resume` goes on from there with the
+/// test examples with this runtime. Ctrl-C stops after the step in work; `--resume` goes on from there with the
 /// same result as if nothing had happened.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
@@ -67,6 +67,9 @@ enum Measured {
         standard_error: f64,
         macro_f1: f64,
     },
+    Student {
+        agreement: f64,
+    },
     Embedder {
         cosine: f64,
     },
@@ -96,6 +99,9 @@ impl fmt::Display for Measured {
                 100.0 * accuracy,
                 100.0 * standard_error
             ),
+            Self::Student { agreement } => {
+                write!(f, "the teacher's answer for {:.2} %", 100.0 * agreement)
+            }
             Self::Embedder { cosine } => write!(f, "mean cosine to the teacher {cosine:.4}"),
         }
     }
@@ -166,6 +172,14 @@ impl Train {
     fn print(&self, finished: &Finished) -> Result<(), Failure> {
         let report = &finished.report;
         let (n, majority, int8, exact) = match &finished.tested {
+            Tested::Student {
+                int8,
+                exact,
+                examples,
+            } => {
+                let measured = |agreement: f64| Measured::Student { agreement };
+                (*examples as u64, None, measured(*int8), measured(*exact))
+            }
             Tested::Embedder { int8, exact, texts } => {
                 let [int8, exact] = [*int8, *exact].map(|cosine| Measured::Embedder { cosine });
                 (*texts as u64, None, int8, exact)
@@ -198,7 +212,7 @@ impl Train {
         if summary.n > 0 {
             for (mode, measured) in [("int8", &summary.int8), ("exact", &summary.exact)] {
                 out.line(format_args!(
-                    "{mode}: {measured}, on {} test texts",
+                    "{mode}: {measured}, on {} test examples",
                     summary.n
                 ))?;
             }

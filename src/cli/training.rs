@@ -71,6 +71,7 @@ impl Training {
     ) {
         let score = match metric {
             Metric::Accuracy => format!("accuracy {:.2} %", 100.0 * score),
+            Metric::Agreement => format!("{:.2} % as the teacher", 100.0 * score),
             Metric::Cosine => format!("mean cosine {score:.4}"),
         };
         let from_teacher = match divergence {

@@ -535,6 +535,17 @@ fn stage_of(name: &str) -> Option<(usize, Stage)> {
 }
 
 impl Inputs {
+    /// Of inputs whose means are dealt with elsewhere.
+    #[cfg(feature = "train")]
+    pub(super) fn new(columns: usize, hessian: Vec<f32>, cross: Vec<f32>) -> Self {
+        Self {
+            columns,
+            mean: Default::default(),
+            hessian,
+            cross,
+        }
+    }
+
     /// Variance of each input: how much an error of its weights matters.
     pub(super) fn importance(&self) -> Vec<f32> {
         let n = self.columns;

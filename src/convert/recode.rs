@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::calibrate::Calibration;
 pub(crate) use super::calibrate::Tokens;
+use super::calibrate::{Calibration, Inputs};
 use super::encode::relative_error;
 pub(crate) use super::sensitivity::Sensitivity;
 use super::trained::Base;
 use crate::error::{Error, Result};
 use crate::quant::Matrix;
-use crate::quant::pq::{self, Pq};
+use crate::quant::pq::{self, Pq, PqOptions};
 
 /// What became of the tensors of a model.
 pub(crate) struct Recoded {
@@ -17,6 +17,29 @@ pub(crate) struct Recoded {
     pub(crate) codes: Vec<(String, Pq, f64)>,
     /// The biases of their layers, by name.
     pub(crate) biases: Vec<(String, Vec<f32>)>,
+}
+
+/// Covariances of a linear layer's inputs: `x` in the model as it was, `x'` in the one with codes so far.
+pub(crate) struct Moments {
+    pub(crate) columns: usize,
+    /// Of `x'` with itself, `[columns][columns]`.
+    pub(crate) hessian: Vec<f32>,
+    /// Of `x` with `x'`.
+    pub(crate) cross: Vec<f32>,
+}
+
+impl Moments {
+    /// Codes whose outputs on `x'` come as close as they can to those of `weights` on `x`, but for a constant.
+    ///
+    /// # Errors
+    /// As for [`pq::quantize_with_hessian`].
+    pub(crate) fn codes(self, weights: Matrix<'_>, options: &PqOptions) -> Result<Pq> {
+        let (rows, columns) = (weights.rows(), self.columns);
+        let inputs = Inputs::new(columns, self.hessian, self.cross);
+        let target = inputs.target(weights.data(), rows)?;
+        let target = Matrix::new(&target, rows, columns)?;
+        pq::quantize_with_hessian(target, &inputs.hessian, None, options, &|_| ())
+    }
 }
 
 impl Base {

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value, json};
 
+use super::efficientnet::training;
 pub(crate) use super::encode::Trained;
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, PlannedTensor, Source, hf};
+use super::{Conversion, ConvertOptions, Model, PlannedTensor, Source, hf};
 use crate::artifact::write_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::models::efficientnet;
 use crate::models::encoder::{Config, Family, Task};
 use crate::text::Tokenizer;
 
@@ -63,8 +65,57 @@ impl Base {
         }
     }
 
-    pub(super) fn conversion(&self) -> &Conversion {
+    /// A network of images with the weights of a checkpoint or an artifact; for other labels than `classes`,
+    /// if these are given, its classifier is new.
+    pub(crate) fn network(
+        path: &Path,
+        name: Option<&str>,
+        options: &ConvertOptions,
+        classes: Option<&[String]>,
+    ) -> Result<Self> {
+        Ok(Self {
+            conversion: training::load(path, name, options, classes)?,
+            directory: PathBuf::new(),
+        })
+    }
+
+    /// A well-known network of images with new weights.
+    pub(crate) fn named_network(
+        name: &str,
+        options: &ConvertOptions,
+        labels: &[String],
+    ) -> Result<Self> {
+        Ok(Self {
+            conversion: training::named(name, options, labels)?,
+            directory: PathBuf::new(),
+        })
+    }
+
+    /// A network of images with new weights.
+    pub(crate) fn new_network(
+        config: efficientnet::Config,
+        options: &ConvertOptions,
+        labels: &[String],
+    ) -> Result<Self> {
+        Ok(Self {
+            conversion: training::new(config, options, labels)?,
+            directory: PathBuf::new(),
+        })
+    }
+
+    pub(crate) fn image_config(&self) -> Option<&efficientnet::Config> {
+        match &self.conversion.model {
+            Model::Image(config) => Some(config),
+            Model::Text(_) => None,
+        }
+    }
+
+    pub(crate) fn conversion(&self) -> &Conversion {
         &self.conversion
+    }
+
+    pub(crate) fn conversion_mut(&mut self) -> &mut Conversion {
+        &mut self.conversion
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -118,29 +169,42 @@ impl Base {
                 Origin::Checkpoint(name) => checkpoint.values(name).map(Some),
                 _ => Ok(None),
             },
+            (Source::Trained(values), Some(tensor)) => {
+                Ok(match (&tensor.origin, values.get(name)) {
+                    (Origin::Checkpoint(_), Some(Trained::Values(values))) => Some(values.clone()),
+                    _ => None,
+                })
+            }
             _ => Ok(None),
         }
     }
 
-    /// The trained model, to be written as an artifact. `provenance` comes after that of the
-    /// checkpoint.
+    /// Takes the trained weights, with which the conversion is to be written as an artifact.
+    /// `provenance` comes after that of the checkpoint.
     pub(crate) fn finish(
-        mut self,
+        &mut self,
         trained: HashMap<String, Trained>,
         provenance: Vec<(String, String)>,
-    ) -> Conversion {
+    ) {
         self.conversion.source = Source::Trained(trained);
         self.conversion.provenance.extend(provenance);
-        self.conversion
     }
 
     /// Writes a classifier's weights as a checkpoint that this crate and `transformers` read: a
-    /// directory with `model.safetensors`, `config.json` and the tokenizer.
+    /// directory with `model.safetensors`, `config.json` and the tokenizer. Returns whether it did: of a
+    /// network of images the artifact itself is a checkpoint.
     ///
     /// # Errors
     /// If layers share weights, for which such a checkpoint has no words, or if a file cannot be
     /// written.
-    pub(crate) fn save(&self, directory: &Path, weights: &HashMap<String, Vec<f32>>) -> Result<()> {
+    pub(crate) fn save(
+        &self,
+        directory: &Path,
+        weights: &HashMap<String, Vec<f32>>,
+    ) -> Result<bool> {
+        let Model::Text(_) = &self.conversion.model else {
+            return Ok(false);
+        };
         let config = self.config();
         if (self.layer_of().iter().enumerate()).any(|(layer, &of)| layer != of) {
             let message = "layers share weights, which a checkpoint cannot say";
@@ -190,7 +254,8 @@ impl Base {
             &directory.join("model.safetensors"),
             &tensors(views, None)?,
             true,
-        )
+        )?;
+        Ok(true)
     }
 
     fn config_json(&self) -> Result<Map<String, Value>> {

@@ -30,17 +30,62 @@ const LONG: u64 = 4;
 /// [`ErrorKind::Input`] if the bytes are no picture, or too large a one.
 pub(crate) fn input(bytes: &[u8], preprocessing: &Preprocessing) -> Result<Vec<f32>> {
     let picture = decode(bytes)?;
-    let square = square(&picture, preprocessing);
+    Ok(normalized(&square(&picture, preprocessing), preprocessing))
+}
+
+fn normalized(square: &RgbImage, preprocessing: &Preprocessing) -> Vec<f32> {
     let Preprocessing {
         mean, deviation, ..
     } = preprocessing;
     let pixels = square.as_raw().as_chunks::<3>().0.iter();
-    Ok(pixels
+    pixels
         .flat_map(|pixel| {
             let color = |i: usize| (f32::from(pixel[i]) - mean[i]) / deviation[i];
             [color(0), color(1), color(2)]
         })
-        .collect())
+        .collect()
+}
+
+/// A part of a picture, in shares of its width and height, and whether left and right are exchanged.
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct View {
+    /// Left, top, width and height; the middle, as the network is used, if `None`.
+    pub(crate) part: Option<[f64; 4]>,
+    pub(crate) flip: bool,
+}
+
+/// [`input`], of a part of a picture.
+///
+/// # Errors
+/// As for [`input`].
+#[cfg(feature = "train")]
+pub(crate) fn view(bytes: &[u8], view: View, preprocessing: &Preprocessing) -> Result<Vec<f32>> {
+    let picture = decode(bytes)?;
+    let mut square = match view.part {
+        None => square(&picture, preprocessing),
+        Some(part) => {
+            let pixels = |share: f64, of: u32| (share * f64::from(of)) as u32;
+            let (width, height) = (picture.width(), picture.height());
+            let (left, top) = (pixels(part[0], width), pixels(part[1], height));
+            let wide = pixels(part[2], width).clamp(1, width - left.min(width - 1));
+            let high = pixels(part[3], height).clamp(1, height - top.min(height - 1));
+            let part = imageops::crop_imm(&picture, left, top, wide, high).to_image();
+            let size = preprocessing.size as u32;
+            imageops::resize(&part, size, size, filter(preprocessing))
+        }
+    };
+    if view.flip {
+        imageops::flip_horizontal_in_place(&mut square);
+    }
+    Ok(normalized(&square, preprocessing))
+}
+
+fn filter(preprocessing: &Preprocessing) -> FilterType {
+    match preprocessing.filter {
+        Filter::Bilinear => FilterType::Triangle,
+        Filter::Bicubic => FilterType::CatmullRom,
+    }
 }
 
 fn decode(bytes: &[u8]) -> Result<RgbImage> {
@@ -78,10 +123,7 @@ fn decode(bytes: &[u8]) -> Result<RgbImage> {
 
 /// The middle of a picture at the size of the input.
 fn square(picture: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
-    let filter = match preprocessing.filter {
-        Filter::Bilinear => FilterType::Triangle,
-        Filter::Bicubic => FilterType::CatmullRom,
-    };
+    let filter = filter(preprocessing);
     let (size, resize) = (preprocessing.size as u64, preprocessing.resize as u64);
     let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
     let shorter = width.min(height);

@@ -4,42 +4,35 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::encoder::Text;
+use super::learner::Learner;
 use super::recipe::Stage;
 use super::run::Watch;
 use super::setup::Run;
-use crate::convert::recode::Tokens;
 use crate::error::Result;
 use crate::quant::pq::Pq;
 
-/// Texts whose token vectors say which inputs of a layer count.
+/// Examples that say which inputs of a layer count.
 const WEIGHED: usize = 256;
 
-impl Run<'_> {
+impl<L: Learner> Run<'_, L> {
     /// Codes and centroids for the groups of a stage.
     pub(super) fn quantize(&mut self, stage: &Stage, watch: &mut Watch<'_>) -> Result<()> {
         if stage.quantize.is_empty() {
             return Ok(());
         }
-        let texts = self.texts(stage);
+        // Batch norms that are still trained go into the weights.
+        self.model.weights.fold();
+        let examples = match stage.learns_from_teacher() {
+            true => &self.train[..],
+            false => &self.train[..self.labelled],
+        };
         let seed = self.recipe.seed;
         let names = self.model.weights.to_quantize(Some(&stage.quantize));
         let names: Vec<String> = names.map(str::to_owned).collect();
         let errors = if let Some(most) = stage.calibrate {
-            let texts: Vec<&Text> = spread(texts, most).collect();
-            let tokens = texts.iter().map(|text| Tokens {
-                ids: text.ids.clone(),
-                types: text.types.clone(),
-            });
-            let present = |name: &str| self.model.weights.present(name);
+            let examples: Vec<&L::Example> = spread(examples, most).collect();
             let names = names.into_iter().collect();
-            let gradients = match stage.weigh_answers {
-                None | Some(true) => Some(self.model.gradients(&texts, seed)?),
-                Some(false) => None,
-            };
-            let base = &self.model.base;
-            let recoded =
-                base.recode(&names, &present, tokens.collect(), gradients.as_ref(), seed)?;
+            let recoded = L::recode(&self.model, stage, names, &examples, seed)?;
             let weights = &mut self.model.weights;
             for (name, values) in &recoded.biases {
                 weights.set_plain(name, values);
@@ -52,7 +45,7 @@ impl Run<'_> {
             recoded.codes.into_iter().map(set).collect()
         } else {
             let squares = match stage.weigh_inputs {
-                true => self.model.mean_squares(spread(texts, WEIGHED))?,
+                true => self.model.mean_squares(spread(examples, WEIGHED))?,
                 false => HashMap::new(),
             };
             let weights = &mut self.model.weights;
@@ -78,8 +71,8 @@ impl Run<'_> {
     }
 }
 
-/// At most so many texts, from all parts of the data.
-fn spread(texts: &[Text], most: usize) -> impl Iterator<Item = &Text> {
-    let taken = most.min(texts.len());
-    (0..taken).map(move |number| &texts[number * texts.len() / taken])
+/// At most so many examples, from all parts of the data.
+fn spread<E>(examples: &[E], most: usize) -> impl Iterator<Item = &E> {
+    let taken = most.min(examples.len());
+    (0..taken).map(move |number| &examples[number * examples.len() / taken])
 }

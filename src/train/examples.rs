@@ -31,11 +31,14 @@ pub(super) struct Division {
 
 impl Division {
     pub(super) fn read(data: &Data) -> Result<Self> {
+        // Of images the paths are what texts are.
+        let column = data.image.as_deref().or(data.text.as_deref());
         let columns = Columns {
-            text: &data.text,
+            text: column.unwrap_or_default(),
             text_b: data.text_b.as_deref(),
             label: data.label.as_deref(),
         };
+        let noun = noun(data);
         let mut notes = Vec::new();
         let mut hashed = Vec::new();
         let mut seen = HashSet::new();
@@ -43,18 +46,29 @@ impl Division {
         let mut load = |path: &Path, what: &str, columns: &Columns| -> Result<Vec<Example>> {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
             hashed.push(super::digest(&bytes));
-            let all = read(path, columns)?;
+            let mut all = read(path, columns)?;
+            if data.image.is_some() {
+                let directory = path.parent().unwrap_or(Path::new(""));
+                for example in &mut all {
+                    let file = directory.join(&example.text);
+                    if !file.is_file() {
+                        let message = format!("line {}: there is no such file", example.line);
+                        return Err(Error::new(ErrorKind::Input, message).in_file(file));
+                    }
+                    example.text = file.to_string_lossy().into_owned();
+                }
+            }
             let before = all.len();
             let key = |example: &Example| (example.text.clone(), example.text_b.clone());
             let kept: Vec<Example> = all.into_iter().filter(|e| seen.insert(key(e))).collect();
             if kept.len() < before {
                 let again = before - kept.len();
                 notes.push(format!(
-                    "{what}: {again} texts were there before and are left out"
+                    "{what}: {again} {noun} were there before and are left out"
                 ));
             }
             if kept.is_empty() {
-                let message = "all texts are in the other files, too";
+                let message = format!("all {noun} are in the other files, too");
                 return Err(Error::new(ErrorKind::Input, message).in_file(path));
             }
             Ok(kept)
@@ -102,43 +116,46 @@ impl Division {
         };
         if !division.unlabelled.is_empty() {
             let count = division.unlabelled.len();
-            division.notes.push(format!("unlabelled: {count} texts"));
+            division.notes.push(format!("unlabelled: {count} {noun}"));
         }
         if division.train.is_empty() {
-            let message = "no texts are left to train with";
+            let message = format!("no {noun} are left to train with");
             return Err(Error::new(ErrorKind::Input, message).in_file(&data.train));
         }
         match data.label {
-            Some(_) => division.check(&data.train)?,
-            None => division.count(),
+            Some(_) => division.check(&data.train, noun)?,
+            None => division.count(noun),
         }
         Ok(division)
     }
 
-    /// Notes how many texts there are, without labels.
-    fn count(&mut self) {
+    /// Notes how many examples there are, without labels.
+    fn count(&mut self, noun: &str) {
         for (name, examples) in [
             ("train", &self.train),
             ("validation", &self.validation),
             ("test", &self.test),
         ] {
-            self.notes.push(format!("{name}: {} texts", examples.len()));
+            self.notes
+                .push(format!("{name}: {} {noun}", examples.len()));
         }
     }
 
     /// Settles labels; each must be learnt, and there must be two.
-    fn check(&mut self, file: &Path) -> Result<()> {
+    fn check(&mut self, file: &Path, noun: &str) -> Result<()> {
         let wrong = |message: String| Err(Error::new(ErrorKind::Input, message).in_file(file));
         self.labels = counts(&self.train).into_keys().map(str::to_owned).collect();
         if let [only] = &self.labels[..] {
-            return wrong(format!("all training texts have the label {only:?}"));
+            return wrong(format!("all training {noun} have the label {only:?}"));
         }
         for (name, examples) in [("validation", &self.validation), ("test", &self.test)] {
             let known = |example: &&Example| self.labels.binary_search(&example.label).is_err();
             if let Some(example) = examples.iter().find(known) {
                 return wrong(format!(
-                    "the label {:?} (line {} of {name}) is in no training text",
-                    example.label, example.line
+                    "the label {:?} (line {} of {name}) is in no training {}",
+                    example.label,
+                    example.line,
+                    noun.trim_end_matches('s')
                 ));
             }
         }
@@ -153,13 +170,21 @@ impl Division {
                 .map(|(label, count)| format!("{label} {count}"))
                 .collect();
             self.notes.push(format!(
-                "{name}: {} texts ({}); always the same answer would be right in {:.1} %",
+                "{name}: {} {noun} ({}); always the same answer would be right in {:.1} %",
                 examples.len(),
                 shares.join(", "),
                 100.0 * most as f64 / examples.len().max(1) as f64
             ));
         }
         Ok(())
+    }
+}
+
+/// What examples are.
+fn noun(data: &Data) -> &'static str {
+    match data.image {
+        None => "texts",
+        Some(_) => "images",
     }
 }
 
@@ -206,23 +231,32 @@ pub(super) fn tokenize(
     Ok((texts?, cut))
 }
 
-/// Numbers of the texts of each batch of an epoch; the last one may be smaller.
-pub(super) fn batches(texts: &[Text], size: usize, seed: u64) -> Vec<Vec<usize>> {
+/// Numbers of the examples of each batch of an epoch; the last one may be smaller.
+pub(super) fn batches<E>(
+    examples: &[E],
+    length: fn(&E) -> usize,
+    size: usize,
+    seed: u64,
+) -> Vec<Vec<usize>> {
     let mut rng = Rng::new(seed);
-    let mut order: Vec<usize> = (0..texts.len()).collect();
+    let mut order: Vec<usize> = (0..examples.len()).collect();
     shuffle(&mut order, &mut rng);
     for window in order.chunks_mut(size * SORTED) {
-        window.sort_by_key(|&text| texts[text].ids.len());
+        window.sort_by_key(|&number| length(&examples[number]));
     }
     let mut batches: Vec<Vec<usize>> = order.chunks(size).map(<[usize]>::to_vec).collect();
     shuffle(&mut batches, &mut rng);
     batches
 }
 
-/// Numbers of texts in batches by length, for evaluation.
-pub(super) fn by_length(texts: &[Text], size: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..texts.len()).collect();
-    order.sort_by_key(|&text| texts[text].ids.len());
+/// Numbers of examples in batches by length, for evaluation.
+pub(super) fn by_length<E>(
+    examples: &[E],
+    length: fn(&E) -> usize,
+    size: usize,
+) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    order.sort_by_key(|&number| length(&examples[number]));
     order.chunks(size).map(<[usize]>::to_vec).collect()
 }
 

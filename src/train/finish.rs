@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
+use super::learner::Learner;
 use super::recipe::Recipe;
 use super::run::{Finished, Metric, SCORED, Watch};
-use super::runtime::Runtime;
 use super::setup::{Run, remove};
 use crate::artifact::write_file;
 use crate::data::Scores;
 use crate::error::{ErrorKind, Result};
 
-/// What the runtime makes of the test texts, in the modes `int8` and `exact`.
+/// What the runtime makes of the test examples, in the modes `int8` and `exact`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Tested {
@@ -20,6 +20,15 @@ pub enum Tested {
         int8: Scores,
         /// Answers in the mode `exact`.
         exact: Scores,
+    },
+    /// Of a classifier that learnt from a teacher alone: the share of answers that are the teacher's.
+    Student {
+        /// In the mode `int8`.
+        int8: f64,
+        /// In the mode `exact`.
+        exact: f64,
+        /// Test examples.
+        examples: usize,
     },
     /// Of an embedding model: the mean cosine to the teacher's vectors.
     Embedder {
@@ -44,6 +53,9 @@ impl Tested {
         };
         let (int8, exact) = match self {
             Tested::Classifier { int8, exact } => (of_scores(int8), of_scores(exact)),
+            Tested::Student { int8, exact, .. } => {
+                (vec![("agreement", *int8)], vec![("agreement", *exact)])
+            }
             Tested::Embedder { int8, exact, .. } => {
                 (vec![("cosine", *int8)], vec![("cosine", *exact)])
             }
@@ -55,11 +67,19 @@ impl Tested {
     fn summary(&self) -> String {
         match self {
             Tested::Classifier { int8, exact } => format!(
-                "{} texts; accuracy {:.4} (int8), {:.4} (exact); always the same answer: {:.4}",
+                "{} examples; accuracy {:.4} (int8), {:.4} (exact); always the same answer: {:.4}",
                 int8.examples(),
                 int8.accuracy(),
                 exact.accuracy(),
                 int8.majority().1
+            ),
+            Tested::Student {
+                int8,
+                exact,
+                examples,
+            } => format!(
+                "{examples} examples; the teacher's answer for {:.4} of them (int8), {:.4} (exact)",
+                int8, exact
             ),
             Tested::Embedder { int8, exact, texts } => format!(
                 "{texts} texts; mean cosine to the teacher {int8:.4} (int8), {exact:.4} (exact)"
@@ -68,16 +88,25 @@ impl Tested {
     }
 }
 
-impl Run<'_> {
+/// What the runtime makes of a run's model.
+pub(super) struct Measured {
+    /// The largest difference of a value of an answer from torch's, in the modes `int8` and `exact`.
+    pub(super) difference: [f32; 2],
+    pub(super) tested: Tested,
+    /// A line of JSON for each test example.
+    pub(super) lines: Vec<u8>,
+}
+
+impl<L: Learner> Run<'_, L> {
     /// Writes the artifact, and measures it with the runtime.
-    pub(super) fn finish(self, watch: &mut Watch<'_>) -> Result<Box<Finished>> {
+    pub(super) fn finish(mut self, watch: &mut Watch<'_>) -> Result<Box<Finished>> {
+        self.model.weights.fold();
         let mut checkpoint = None;
-        let shares = self.recipe.share > 1;
         if let Some(values) = self.model.weights.values()
-            && !shares
+            && self.recipe.share <= 1
             && self.metric() == Metric::Accuracy
+            && self.model.base.save(&watch.paths.checkpoint, &values)?
         {
-            self.model.base.save(&watch.paths.checkpoint, &values)?;
             checkpoint = Some(watch.paths.checkpoint.clone());
         }
         let answers = self.model.answers(&self.validation, SCORED)?;
@@ -87,19 +116,15 @@ impl Run<'_> {
             ("training_recipe_sha256".into(), self.recipe.digest.clone()),
             ("training_data_sha256".into(), self.data_digest.clone()),
         ];
-        let metric = self.metric();
-        let mut conversion = self.model.base.finish(trained, provenance);
-        let (bytes, _) = conversion.to_bytes(&|_| ())?;
-        let runtime = Runtime {
-            bytes,
-            limit: self.limit,
-        };
-        let difference = runtime.difference(metric, &self.validation, &answers)?;
-        let (tested, lines) = match &self.taught {
-            Some(taught) if metric == Metric::Cosine => runtime.embed(&self.test, &taught.test)?,
-            _ => runtime.classify(&self.test)?,
-        };
+        self.model.base.finish(trained, provenance);
+        let (bytes, _) = self.model.base.conversion().to_bytes(&|_| ())?;
+        let Measured {
+            difference,
+            tested,
+            lines,
+        } = L::measure(&self, bytes, &answers)?;
         write_file(&watch.paths.answers, &lines, true)?;
+        let conversion = self.model.base.conversion_mut();
         if !self.test.is_empty() {
             conversion.add_provenance("test", tested.summary());
         }
@@ -113,7 +138,7 @@ impl Run<'_> {
             }
             watch.log.line(&line)?;
             watch.note(&format!(
-                "{mode}: the runtime differs from torch by at most {difference:.4} on the validation texts"
+                "{mode}: the runtime differs from torch by at most {difference:.4} on the validation examples"
             ));
         }
         let picture = watch.paths.log.with_extension("svg");

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
-use super::encoder::{Batch, Pass, Text};
+use super::encoder::{Batch, Text};
+use super::learner::Learner;
 use super::mix;
+use super::pass::Pass;
 use super::stage::Model;
+use super::texts::Texts;
 use super::weights::to_vec;
 use crate::convert::recode::Sensitivity;
 use crate::error::Result;
@@ -19,7 +22,7 @@ const TOKENS: usize = 2048;
 /// are not small.
 const TEMPERATURE: f64 = 4.0;
 
-impl Model {
+impl Model<Texts> {
     /// Gradients of the answers to some texts. Their products have the mean of the Fisher information (of a
     /// classifier), or of the Gauss-Newton matrix (of an embedding model).
     ///
@@ -27,7 +30,7 @@ impl Model {
     /// gradients cancel out in the mean.
     pub(super) fn gradients(&self, texts: &[&Text], seed: u64) -> Result<Sensitivity> {
         tch::manual_seed((mix(&[seed, 3]) >> 1) as i64);
-        let config = self.base.config();
+        let config = &self.learner.config;
         let zeros = |of: &[i64]| Tensor::zeros(of, (Kind::Double, self.device));
         let hidden = config.hidden as i64;
         let mut products = zeros(&[hidden, hidden]);
@@ -57,7 +60,7 @@ impl Model {
                 outputs: Some(RefCell::default()),
                 ..self.pass()
             };
-            let answers = pass.run(&batch, false)?.answers;
+            let answers = self.learner.forward(&pass, &batch, false)?.answers;
             let scored = match config.task {
                 Task::Classification { .. } => {
                     let logarithms = (answers / TEMPERATURE).log_softmax(-1, Kind::Float);

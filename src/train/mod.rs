@@ -9,30 +9,39 @@
 //!
 //! Needs libtorch 2.11: `tools/setup-train` fetches one. Nothing else in this crate does.
 
+mod calibrated;
 mod codes;
 mod cuda;
 mod encoder;
 mod examples;
 mod finish;
 mod gradients;
+mod images;
+mod learner;
 mod log;
 mod neighbours;
+mod network;
 mod noise;
+mod norms;
 mod optimizer;
+mod pass;
 mod plot;
 mod recipe;
 mod run;
 mod runtime;
 mod setup;
+mod shape;
 mod stage;
 mod state;
+mod texts;
 mod weights;
 
 pub use finish::Tested;
 pub use noise::{Form, Noise, Range, Rate};
 pub use plot::plot;
-pub use recipe::{Data, Distill, Part, Recipe, Stage};
+pub use recipe::{Augment, Data, Distill, Part, Recipe, Stage};
 pub use run::{Event, Finished, Metric, Outcome, Start, run};
+pub use shape::{Block, Network, Shape};
 
 use sha2::{Digest, Sha256};
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::noise::Noise;
+use super::shape::Network;
 use crate::convert::Plan;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -13,9 +14,10 @@ use crate::error::{Error, ErrorKind, Result};
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Recipe {
-    /// The checkpoint to start from: a directory as `convert` reads it. A classification head is new if
-    /// the checkpoint has none, or one for other labels.
-    pub model: PathBuf,
+    /// The checkpoint to start from: a directory as `convert` reads it, for images also a file of weights or
+    /// a `.centroid` file. A classification head is new if the checkpoint has none, or one for other labels.
+    /// Without one a network of images starts with new weights.
+    pub model: Option<PathBuf>,
     /// The directory for everything that is written: `model.centroid`, `log.jsonl` and `log.svg`,
     /// `answers.jsonl` (line and label of each test text, and the runtime's answers), `state.safetensors`
     /// until the run is done, and `checkpoint` for a model that is not quantized.
@@ -33,6 +35,10 @@ pub struct Recipe {
     /// Texts of a step.
     #[serde(default = "batch")]
     pub batch: usize,
+    /// What is taken from the right label's share and given to all labels (Szegedy et al. 2015, arXiv
+    /// 1512.00567).
+    #[serde(default)]
+    pub label_smoothing: f64,
     /// Parts that a step's texts are divided into, so that less memory is needed.
     #[serde(default = "one")]
     pub accumulate: usize,
@@ -46,6 +52,8 @@ pub struct Recipe {
     /// Steps between two times that the state is saved; it is, too, after each epoch.
     #[serde(default = "save")]
     pub save: usize,
+    /// Which network of images `model` is, or what is to be made new.
+    pub network: Option<Network>,
     /// Layers to keep, by their numbers in the checkpoint.
     pub layers: Option<Vec<usize>>,
     /// Chunks of this many layers share weights.
@@ -72,12 +80,14 @@ pub struct Data {
     /// A file as [`data::read`](crate::data::read) takes it: for training and, where these have no file,
     /// validation and test.
     pub train: PathBuf,
-    /// The column of the text.
-    pub text: String,
+    /// The column of the text, of a model of texts.
+    pub text: Option<String>,
+    /// The column of the picture's path, relative to the file, of a network of images: JPEG, PNG or WebP.
+    pub image: Option<String>,
     /// The column of the second text of pairs.
     pub text_b: Option<String>,
-    /// The column of the label. Without one the model is an embedding model, as its checkpoint says, and
-    /// learns from its teacher alone.
+    /// The column of the label. Without one the model learns from its teacher alone: a model of texts is an
+    /// embedding model then, as its checkpoint says.
     pub label: Option<String>,
     /// A file of more texts, with the same columns except for labels, for stages that learn from the teacher
     /// alone. Texts that are in the other files, too, are left out.
@@ -93,6 +103,22 @@ pub struct Data {
     pub seed: u64,
     /// The most tokens of a text; the model's own limit if `None`. Longer ones are cut, and counted.
     pub max_tokens: Option<usize>,
+    /// How training images vary from epoch to epoch; not at all if `None`.
+    pub augment: Option<Augment>,
+}
+
+/// Changes of training images, each drawn anew whenever an image is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Augment {
+    /// Every other time left and right are exchanged.
+    #[serde(default)]
+    pub flip: bool,
+    /// The smallest share of a picture's area that is cut out, with a ratio of sides from 3/4 to 4/3, and
+    /// resized (Szegedy et al. 2014, arXiv 1409.4842); 1, the default, takes the middle, as the runtime does.
+    #[serde(default = "whole")]
+    pub area: f64,
 }
 
 /// Where texts for validation or test come from.
@@ -120,13 +146,15 @@ pub enum Part {
 pub struct Stage {
     /// Its name in the log.
     pub name: String,
-    /// Groups (`ffn`, `attention`, `embedding`, `position`, `head`) that get codes and centroids before the
-    /// stage's first step.
+    /// Groups that get codes and centroids before the stage's first step: `ffn`, `attention`, `embedding`,
+    /// `position`, `head`; of images `pointwise`, `depthwise`, `squeeze`, `classifier`. What tensors' names
+    /// begin with stands for these, as far as the plan has codes for them: `blocks.3`, `blocks.0-3` for several.
     #[serde(default)]
     pub quantize: Vec<String>,
     /// Times that all texts are seen; 0 to quantize only.
     pub epochs: usize,
-    /// The highest learning rate.
+    /// The highest learning rate. In networks of images, whose rows differ much in size, that of matrices and
+    /// centroids is relative to the size (root mean square) that each row had.
     #[serde(default = "learning_rate")]
     pub learning_rate: f64,
     /// The highest learning rate of centroids.
@@ -150,9 +178,9 @@ pub struct Stage {
     /// what counts is the error of its output (Stock et al. 2020, arXiv 1907.05686).
     #[serde(default)]
     pub weigh_inputs: bool,
-    /// Make codes as `convert --calibrate` does, with so many of the training texts: layer by layer, each so
-    /// that its output on the inputs that it will really get is as it was, and biases take up what is left
-    /// of a constant error.
+    /// Make codes as `convert --calibrate` does, with so many of the training texts or images: layer by layer,
+    /// each so that its output on the inputs that it will really get is as it was, and biases take up what is
+    /// left of a constant error.
     pub calibrate: Option<usize>,
     /// With `calibrate`: errors count by what they do to the model's answers to these texts, as gradients say,
     /// those of a linear layer's output token by token, those of the embedding tables also by direction (the
@@ -228,6 +256,9 @@ impl Default for Distill {
     }
 }
 
+fn whole() -> f64 {
+    1.0
+}
 fn cpu() -> String {
     "cpu".into()
 }
@@ -260,6 +291,7 @@ fn centroid_learning_rate() -> f64 {
 }
 
 const GROUPS: [&str; 5] = ["ffn", "attention", "embedding", "position", "head"];
+const GROUPS_OF_IMAGES: [&str; 5] = ["stem", "pointwise", "depthwise", "squeeze", "classifier"];
 
 impl Recipe {
     /// Reads and checks a file.
@@ -290,7 +322,8 @@ impl Recipe {
             data,
             ..
         } = &mut recipe;
-        let mut paths = vec![model, output, &mut data.train];
+        let mut paths = vec![output, &mut data.train];
+        paths.extend(model);
         paths.extend(teacher);
         paths.extend(&mut data.unlabelled);
         for part in [&mut data.validation, &mut data.test] {
@@ -318,13 +351,13 @@ impl Recipe {
 
     /// The part of the teacher's logits in a loss.
     pub(super) fn of_logits(&self, distill: &Distill) -> f64 {
-        let labelled = self.data.label.is_some();
+        let labelled = self.data.label.is_some() || self.data.image.is_some();
         distill.logits.unwrap_or(if labelled { 1.0 } else { 0.0 })
     }
 
     /// The part of the teacher's vectors in a loss.
     pub(super) fn of_embedding(&self, distill: &Distill) -> f64 {
-        let labelled = self.data.label.is_some();
+        let labelled = self.data.label.is_some() || self.data.image.is_some();
         distill
             .embedding
             .unwrap_or(if labelled { 0.0 } else { 1.0 })
@@ -343,6 +376,10 @@ impl Recipe {
         ensure(self.save > 0, "save is at least 1")?;
         ensure(self.threads != Some(0), "threads is at least 1")?;
         ensure(below_one(self.dropout), "dropout is from 0 to below 1")?;
+        ensure(
+            below_one(self.label_smoothing),
+            "label-smoothing is from 0 to below 1",
+        )?;
         ensure(!self.stages.is_empty(), "there is no [[stage]]")?;
         ensure(
             self.data.label.is_some() || self.teacher.is_some(),
@@ -367,10 +404,7 @@ impl Recipe {
                 Part::File(_) => {}
             }
         }
-        if self.data.label.is_none() && self.teacher.is_none() {
-            let message = "without data.label a teacher is needed, whose vectors are learnt";
-            return Err(config(message.into()));
-        }
+        self.check_kind()?;
         if self.data.unlabelled.is_some() && !self.stages.iter().any(Stage::learns_from_teacher) {
             let message = "data.unlabelled: no stage learns from the teacher alone";
             return Err(config(message.into()));
@@ -381,6 +415,63 @@ impl Recipe {
                 .map_err(|e| config(format!("stage {:?}: {}", stage.name, e.message())))?;
         }
         Ok(())
+    }
+
+    /// What is for texts alone, and for images alone.
+    fn check_kind(&self) -> Result<()> {
+        let wrong = |message: &str| Err(config(message.into()));
+        let data = &self.data;
+        if data.image.is_none() {
+            if data.text.is_none() {
+                return wrong("data.text or data.image is missing");
+            }
+            for (name, given) in [
+                ("network", self.network.is_some()),
+                ("data.augment", data.augment.is_some()),
+            ] {
+                if given {
+                    return Err(config(format!("{name} is for images")));
+                }
+            }
+            return match self.model {
+                Some(_) => Ok(()),
+                None => wrong("model is missing"),
+            };
+        }
+        let distills = self
+            .stages
+            .iter()
+            .filter_map(|stage| stage.distill.as_ref());
+        let varied = distills.clone().any(|d| d.splice > 0.0 || d.replace > 0.0);
+        for (name, given) in [
+            ("data.text", data.text.is_some()),
+            ("data.text-b", data.text_b.is_some()),
+            ("data.max-tokens", data.max_tokens.is_some()),
+            ("layers", self.layers.is_some()),
+            ("share", self.share > 1),
+            ("distill.splice or distill.replace", varied),
+            (
+                "distill.embedding",
+                distills.clone().any(|d| d.embedding.is_some()),
+            ),
+        ] {
+            if given {
+                return Err(config(format!("{name} is for texts")));
+            }
+        }
+        if let Some(augment) = data.augment
+            && !(augment.area > 0.0 && augment.area <= 1.0)
+        {
+            return wrong("data.augment.area is a share, above 0 and at most 1");
+        }
+        if data.label.is_none() && self.model.is_none() {
+            return wrong("model: without data.label there must be one");
+        }
+        match &self.network {
+            Some(network) => network.check(self.model.is_some()),
+            None if self.model.is_none() => wrong("model or network is missing"),
+            None => Ok(()),
+        }
     }
 
     fn check_stage(&self, stage: &Stage) -> Result<()> {
@@ -419,8 +510,13 @@ impl Recipe {
         }
         let of_noise = stage.noise.iter().filter_map(|noise| noise.groups.as_ref());
         for group in stage.quantize.iter().chain(of_noise.flatten()) {
-            if !GROUPS.contains(&&**group) {
-                let known = GROUPS.join(", ");
+            let known = match self.data.image {
+                None => GROUPS,
+                Some(_) => GROUPS_OF_IMAGES,
+            };
+            // Names of tensors are looked for once there is a model.
+            if !known.contains(&&**group) && !group.contains('.') {
+                let known = known.join(", ");
                 return Err(config(format!(
                     "group {group:?} is unknown; known: {known}"
                 )));
@@ -443,6 +539,7 @@ impl Recipe {
                     .embedding
                     .map(|_| "embedding is for models without labels"),
                 None if distill.labels != 0.0 => Some("labels: the data have none"),
+                None if self.data.image.is_some() => None,
                 None => distill.logits.map(|_| "logits are of models with labels"),
             };
             if let Some(wrong) = wrong {

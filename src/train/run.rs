@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 use tch::Tensor;
 
-use super::encoder::Text;
 use super::examples::batches;
 use super::finish::Tested;
+use super::images::Images;
+use super::learner::Learner;
 use super::log::Log;
 use super::mix;
 use super::optimizer::AdamW;
@@ -17,12 +18,13 @@ use super::recipe::{Recipe, Stage};
 use super::setup::{Paths, Run, device, remove};
 use super::stage::{Clock, Model, Score, Seen, Steps, Taken};
 use super::state::{NewState, Place, State};
+use super::texts::Texts;
 use crate::convert::{PlannedTensor, Report};
 use crate::error::{Error, Result};
 
 /// Steps between two lines of the log.
 const LOGGED: usize = 10;
-/// Texts of a batch where nothing is learnt.
+/// Examples of a batch where nothing is learnt.
 pub(super) const SCORED: usize = 64;
 
 /// What to do about what an earlier run left in the output directory.
@@ -52,10 +54,10 @@ pub enum Event<'a> {
         step: usize,
         /// Of all stages.
         steps: usize,
-        /// Mean over the step's texts.
+        /// Mean over the step's examples.
         loss: f64,
     },
-    /// How good torch is on the validation texts.
+    /// How good torch is on the validation examples.
     Validation {
         /// The stage's name.
         stage: &'a str,
@@ -76,6 +78,8 @@ pub enum Event<'a> {
 pub enum Metric {
     /// A classifier's share of right answers.
     Accuracy,
+    /// The share of answers that are the teacher's, of a classifier whose examples have no labels.
+    Agreement,
     /// The mean cosine of an embedding model's vectors to the teacher's.
     Cosine,
 }
@@ -85,6 +89,7 @@ impl Metric {
     pub fn name(self) -> &'static str {
         match self {
             Metric::Accuracy => "accuracy",
+            Metric::Agreement => "agreement",
             Metric::Cosine => "cosine",
         }
     }
@@ -130,9 +135,29 @@ pub fn run(
         tch::set_num_threads(threads as i32);
     }
     let paths = Paths::new(&recipe.output);
-    let state = paths.earlier(start)?;
-    let mut run = Run::new(recipe, device, report)?;
-    let state = match state {
+    let resumes = paths.earlier(start)?;
+    let start = (start, resumes);
+    match recipe.data.image {
+        None => {
+            let run = Run::<Texts>::new(recipe, device, report)?;
+            go(run, start, paths, stop, report)
+        }
+        Some(_) => {
+            let run = Run::<Images>::new(recipe, device, report)?;
+            go(run, start, paths, stop, report)
+        }
+    }
+}
+
+fn go<L: Learner>(
+    mut run: Run<'_, L>,
+    (start, resumes): (Start, bool),
+    paths: Paths,
+    stop: &AtomicBool,
+    report: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome> {
+    let recipe = run.recipe;
+    let state = match resumes {
         true => Some(State::read(&paths.state, &run.digest)?),
         false => None,
     };
@@ -205,7 +230,7 @@ struct Work {
 }
 
 impl Work {
-    fn new(stage: usize, model: &Model) -> Self {
+    fn new<L>(stage: usize, model: &Model<L>) -> Self {
         Self {
             optimizer: AdamW::new(model.weights.parameters()),
             seen: Seen::new(),
@@ -219,7 +244,7 @@ impl Work {
     }
 
     /// A stage that goes on.
-    fn restored(stage: &Stage, model: &Model, state: &State) -> Result<Self> {
+    fn restored<L>(stage: &Stage, model: &Model<L>, state: &State) -> Result<Self> {
         let mut work = Self::new(state.place.stage, model);
         work.optimizer.set(|name| state.tensor(name))?;
         work.optimizer.steps = state.place.optimizer_steps;
@@ -253,7 +278,7 @@ impl Work {
         Ok(work)
     }
 
-    fn save(&self, model: &Model, path: &Path, digest: &str) -> Result<()> {
+    fn save<L>(&self, model: &Model<L>, path: &Path, digest: &str) -> Result<()> {
         let mut state = NewState::default();
         for (name, tensor) in self.optimizer.state() {
             state.values(name, tensor);
@@ -272,9 +297,9 @@ impl Work {
     }
 }
 
-impl Run<'_> {
-    /// The texts that a stage learns from.
-    pub(super) fn texts(&self, stage: &Stage) -> &[Text] {
+impl<L: Learner> Run<'_, L> {
+    /// The examples that a stage learns from.
+    fn examples(&self, stage: &Stage) -> &[L::Example] {
         match stage.learns_from_teacher() {
             true => &self.train,
             false => &self.train[..self.labelled],
@@ -282,7 +307,7 @@ impl Run<'_> {
     }
 
     fn steps_of_epoch(&self, stage: &Stage) -> usize {
-        self.texts(stage).len().div_ceil(self.recipe.batch)
+        self.examples(stage).len().div_ceil(self.recipe.batch)
     }
 
     /// Whether all stages are done; else it was asked to stop.
@@ -292,7 +317,7 @@ impl Run<'_> {
         for (number, stage) in recipe.stages.iter().enumerate().skip(first) {
             let work = match state.take() {
                 Some(state) => {
-                    self.restore(&state)?;
+                    self.restore(&recipe.stages[..=number], &state)?;
                     self.model.weights.keep_latent(stage.reassign.is_some())?;
                     Work::restored(stage, &self.model, &state)?
                 }
@@ -309,20 +334,21 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// How good the model is on the validation texts, if there are any.
+    /// How good the model is on the validation examples, if there are any.
     pub(super) fn validate(&self) -> Result<Option<Score>> {
         if self.validation.is_empty() {
             return Ok(None);
         }
         let taught = self.taught.as_ref().map(|taught| &taught.validation[..]);
-        let score = self.model.score(&self.validation, taught, SCORED);
+        let score = (self.model).score(self.metric(), &self.validation, taught, SCORED);
         score.map(Some)
     }
 
     pub(super) fn metric(&self) -> Metric {
         match self.recipe.data.label {
             Some(_) => Metric::Accuracy,
-            None => Metric::Cosine,
+            None if self.model.learner.embeds() => Metric::Cosine,
+            None => Metric::Agreement,
         }
     }
 
@@ -337,14 +363,13 @@ impl Run<'_> {
             if epoch != step / each {
                 epoch = step / each;
                 let seed = mix(&[recipe.seed, number as u64, epoch as u64, 2]);
-                order = batches(self.texts(stage), recipe.batch, seed);
+                order = batches(self.examples(stage), L::length, recipe.batch, seed);
             }
             let context = Steps {
                 recipe,
                 stage,
                 teacher: self.teacher.as_ref(),
-                texts: self.texts(stage),
-                neighbours: self.neighbours.as_ref(),
+                examples: self.examples(stage),
             };
             let clock = Clock {
                 stage: number,
@@ -428,8 +453,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Gives matrices the codes that a state has.
-    fn restore(&mut self, state: &State) -> Result<()> {
+    /// Gives matrices the codes that a state has, in the last of some stages.
+    fn restore(&mut self, stages: &[Stage], state: &State) -> Result<()> {
+        if stages.iter().any(|stage| !stage.quantize.is_empty()) {
+            self.model.weights.fold();
+        }
         let names: Vec<&str> = state.names("codes/").collect();
         for name in names {
             let values = |part: &str| state.values(&format!("weights/{name}:{part}"));

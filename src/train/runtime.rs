@@ -146,7 +146,7 @@ impl Runtime {
         mode: Mode,
     ) -> Result<Box<dyn Fn(&[&[u32]]) -> Result<Vec<Vec<f32>>>>> {
         Ok(match metric {
-            Metric::Accuracy => {
+            Metric::Accuracy | Metric::Agreement => {
                 let model = self.classifier(mode)?;
                 Box::new(move |ids| {
                     let answers = model.classify_ids(ids)?;

@@ -1,63 +1,65 @@
 //! Steps of a stage.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::encoder::{Batch, Disturbance, Outputs, Pass, Text};
+use super::learner::{Learner, Outputs};
 use super::mix;
-use super::neighbours::Neighbours;
 use super::noise::Noise;
 use super::optimizer::{AdamW, Rates};
+use super::pass::{Disturbance, Pass};
 use super::recipe::{Distill, Recipe, Stage};
+use super::run::Metric;
 use super::weights::Weights;
 use crate::convert::trained::Base;
 use crate::data::Scores;
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::encoder::Task;
 use crate::quant::rng::Rng;
 
 /// A model in torch.
-pub(super) struct Model {
+pub(super) struct Model<L> {
+    pub(super) learner: L,
     pub(super) base: Base,
     pub(super) weights: Weights,
     pub(super) device: Device,
 }
 
-impl Model {
+impl<L: Learner> Model<L> {
     pub(super) fn pass(&self) -> Pass<'_> {
-        Pass::plain(self.base.config(), self.base.layer_of(), &self.weights)
+        Pass::plain(&self.weights)
     }
 
-    pub(super) fn batch(&self, texts: &[Text], numbers: &[usize]) -> Batch {
-        let texts: Vec<&Text> = numbers.iter().map(|&number| &texts[number]).collect();
-        Batch::new(self.base.config(), &texts, self.device)
+    pub(super) fn batch(&self, examples: &[&L::Example]) -> Result<L::Batch> {
+        self.learner.batch(examples, self.device)
     }
 
     /// Without noise, dropout or gradients.
-    fn outputs(&self, batch: &Batch, with_hidden: bool, bf16: bool) -> Result<Outputs> {
+    fn outputs(&self, batch: &L::Batch, with_hidden: bool, bf16: bool) -> Result<Outputs> {
         let pass = Pass {
             bf16,
             ..self.pass()
         };
-        tch::no_grad(|| pass.run(batch, with_hidden))
+        tch::no_grad(|| self.learner.forward(&pass, batch, with_hidden))
     }
 
-    /// The mean square of each input of each linear layer, on some texts: `[columns]` by the weights' names.
+    /// The mean square of each input of each linear layer, on some examples: `[columns]` by the weights' names.
     pub(super) fn mean_squares<'a>(
         &self,
-        texts: impl Iterator<Item = &'a Text>,
-    ) -> Result<HashMap<String, Vec<f32>>> {
+        examples: impl Iterator<Item = &'a L::Example>,
+    ) -> Result<HashMap<String, Vec<f32>>>
+    where
+        L::Example: 'a,
+    {
         let pass = Pass {
             inputs: Some(RefCell::default()),
             ..self.pass()
         };
         // One by one: padding counts for nothing.
-        for text in texts {
-            let batch = Batch::new(self.base.config(), &[text], self.device);
-            tch::no_grad(|| pass.run(&batch, false))?;
+        for example in examples {
+            let batch = self.batch(&[example])?;
+            tch::no_grad(|| self.learner.forward(&pass, &batch, false))?;
         }
         let inputs = pass.inputs.unwrap_or_default().into_inner();
         let mean = |(sum, tokens): (Tensor, i64)| super::weights::to_vec(&(sum / tokens as f64));
@@ -65,59 +67,71 @@ impl Model {
         Ok(means.collect())
     }
 
-    /// Logits or vectors of all texts, `[texts][labels or hidden]`.
-    pub(super) fn answers(&self, texts: &[Text], size: usize) -> Result<Vec<Vec<f32>>> {
-        let mut answers = vec![Vec::new(); texts.len()];
+    /// Logits or vectors of all examples, `[examples][labels or hidden]`.
+    pub(super) fn answers(&self, examples: &[L::Example], size: usize) -> Result<Vec<Vec<f32>>> {
+        let mut answers = vec![Vec::new(); examples.len()];
         // One pass, which makes each matrix from its codes once.
         let pass = self.pass();
-        for numbers in super::examples::by_length(texts, size) {
-            let batch = self.batch(texts, &numbers);
-            let outputs = tch::no_grad(|| pass.run(&batch, false))?;
+        for numbers in super::examples::by_length(examples, L::length, size) {
+            let batched: Vec<&L::Example> = numbers.iter().map(|&n| &examples[n]).collect();
+            let batch = self.batch(&batched)?;
+            let outputs = tch::no_grad(|| self.learner.forward(&pass, &batch, false))?;
             let values = super::weights::to_vec(&outputs.answers);
-            let of_texts = values.chunks_exact(values.len() / numbers.len());
-            for (number, values) in numbers.into_iter().zip(of_texts) {
+            let of_each = values.chunks_exact(values.len() / numbers.len());
+            for (number, values) in numbers.into_iter().zip(of_each) {
                 answers[number] = values.to_vec();
             }
         }
         Ok(answers)
     }
 
-    /// How good it is on some texts, for which a teacher `taught` answers.
+    /// How good it is on some examples, for which a teacher `taught` answers.
     pub(super) fn score(
         &self,
-        texts: &[Text],
+        metric: Metric,
+        examples: &[L::Example],
         taught: Option<&[Vec<f32>]>,
         size: usize,
     ) -> Result<Score> {
-        let answers = self.answers(texts, size)?;
+        let answers = self.answers(examples, size)?;
         let mean = |of: fn(&[f32], &[f32]) -> f64, taught: &[Vec<f32>]| {
             let pairs = answers.iter().zip(taught);
-            pairs.map(|(own, taught)| of(own, taught)).sum::<f64>() / texts.len().max(1) as f64
+            pairs.map(|(own, taught)| of(own, taught)).sum::<f64>() / examples.len().max(1) as f64
         };
-        if let Task::Embedding { .. } = self.base.config().task {
-            return Ok(Score {
-                value: taught.map_or(0.0, |taught| mean(cosine, taught)),
-                divergence: None,
-            });
-        }
-        let mut scores = Scores::new(self.base.labels());
-        for (text, logits) in texts.iter().zip(&answers) {
-            let best = (0..logits.len())
-                .rev()
-                .max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-            scores.add(text.label as usize, best.unwrap_or(0));
-        }
+        let by_teacher = |of| taught.map_or(0.0, |taught| mean(of, taught));
+        let value = match metric {
+            Metric::Cosine => by_teacher(cosine),
+            Metric::Agreement => by_teacher(|own, taught| f64::from(best(own) == best(taught))),
+            Metric::Accuracy => {
+                let mut scores = Scores::new(self.base.labels());
+                for (example, logits) in examples.iter().zip(&answers) {
+                    scores.add(L::label(example) as usize, best(logits));
+                }
+                scores.accuracy()
+            }
+        };
         Ok(Score {
-            value: scores.accuracy(),
-            divergence: taught.map(|taught| mean(divergence_of, taught)),
+            value,
+            divergence: match self.learner.embeds() {
+                true => None,
+                false => taught.map(|taught| mean(divergence_of, taught)),
+            },
         })
     }
 }
 
-/// How good a model is on some texts.
+/// The number of the largest logit, the first of equal ones.
+pub(super) fn best(logits: &[f32]) -> usize {
+    let numbers = (0..logits.len()).rev();
+    numbers
+        .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+        .unwrap_or(0)
+}
+
+/// How good a model is on some examples.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Score {
-    /// The share of right answers, or the mean cosine of its vectors to a teacher's.
+    /// The share of right answers or of those that are a teacher's, or the mean cosine of its vectors to a teacher's.
     pub(super) value: f64,
     /// The mean divergence of a classifier's answers from a teacher's.
     pub(super) divergence: Option<f64>,
@@ -180,23 +194,21 @@ pub(super) struct Taken {
 }
 
 /// Everything that a step needs beside the model.
-pub(super) struct Steps<'a> {
+pub(super) struct Steps<'a, L: Learner> {
     pub(super) recipe: &'a Recipe,
     pub(super) stage: &'a Stage,
-    pub(super) teacher: Option<&'a Model>,
-    pub(super) texts: &'a [Text],
-    /// If the stage replaces tokens.
-    pub(super) neighbours: Option<&'a Neighbours>,
+    pub(super) teacher: Option<&'a Model<L>>,
+    pub(super) examples: &'a [L::Example],
 }
 
-impl Steps<'_> {
-    /// Takes a step with some texts.
+impl<L: Learner> Steps<'_, L> {
+    /// Takes a step with some examples.
     ///
     /// # Errors
     /// If the loss or a gradient is not finite.
     pub(super) fn take(
         &self,
-        model: &Model,
+        model: &Model<L>,
         optimizer: &mut AdamW,
         seen: &mut Seen,
         clock: Clock,
@@ -210,8 +222,7 @@ impl Steps<'_> {
         // makes the same ones.
         tch::manual_seed((mix(&seeds) >> 1) as i64);
         let mut rng = Rng::new(mix(&[seeds[0], seeds[1], seeds[2], 1]));
-        let layers = model.base.config().layers;
-        let skipped = (0..layers)
+        let skipped = (0..model.learner.layers())
             .map(|_| rng.uniform_f64() < self.stage.layer_drop)
             .collect();
         let noise = self.stage.noise.as_ref().map(|noise| Disturbance {
@@ -221,6 +232,7 @@ impl Steps<'_> {
         });
         let mut pass = Pass {
             noise,
+            training: true,
             dropout: self.recipe.dropout,
             skipped,
             int8: self.stage.int8,
@@ -229,12 +241,13 @@ impl Steps<'_> {
         };
         optimizer.forget();
         let mut loss = 0.0;
-        let texts = self.read(numbers, seeds);
-        for part in texts.chunks(texts.len().div_ceil(self.recipe.accumulate)) {
-            let part: Vec<&Text> = part.iter().map(|text| &**text).collect();
-            let batch = Batch::new(model.base.config(), &part, model.device);
-            let share = part.len() as f64 / texts.len() as f64;
-            let part = self.loss(&pass, &batch)? * share;
+        let mut rng = Rng::new(mix(&[seeds[0], seeds[1], seeds[2], 2]));
+        let (learner, stage) = (&model.learner, self.stage);
+        let examples = learner.varied(stage, self.examples, numbers, &mut rng);
+        for part in examples.chunks(examples.len().div_ceil(self.recipe.accumulate)) {
+            let part: Vec<&L::Example> = part.iter().map(|example| &**example).collect();
+            let share = part.len() as f64 / examples.len() as f64;
+            let part = self.loss(model, &pass, &part)? * share;
             loss += part.double_value(&[]);
             if !loss.is_finite() {
                 return Err(self.diverged(clock, "the loss is not finite"));
@@ -260,29 +273,6 @@ impl Steps<'_> {
         })
     }
 
-    /// The texts of a step, some of them spliced, and some of their tokens replaced.
-    fn read(&self, numbers: &[usize], [seed, stage, step]: [u64; 3]) -> Vec<Cow<'_, Text>> {
-        let distill = self.stage.distill.as_ref();
-        let splice = distill.map_or(0.0, |distill| distill.splice);
-        let replace = distill.map_or(0.0, |distill| distill.replace);
-        let mut rng = Rng::new(mix(&[seed, stage, step, 2]));
-        let text = |&number: &usize| {
-            let mut text = Cow::Borrowed(&self.texts[number]);
-            if rng.uniform_f64() < splice {
-                let other = &self.texts[numbers[rng.below(numbers.len())]];
-                text = Cow::Owned(text.spliced(other, rng.uniform_f64()));
-            }
-            match self.neighbours {
-                Some(neighbours) if replace > 0.0 => {
-                    let chance = replace * rng.uniform_f64();
-                    Cow::Owned(neighbours.replace(&text, chance, &mut rng))
-                }
-                _ => text,
-            }
-        };
-        numbers.iter().map(text).collect()
-    }
-
     fn diverged(&self, clock: Clock, what: &str) -> Error {
         let message = format!(
             "stage {:?}, step {}: {what}; most likely a learning rate is too high (learning-rate {:e}, \
@@ -295,16 +285,21 @@ impl Steps<'_> {
         Error::new(ErrorKind::Input, message)
     }
 
-    fn loss(&self, pass: &Pass<'_>, batch: &Batch) -> Result<Tensor> {
+    fn loss(&self, model: &Model<L>, pass: &Pass<'_>, examples: &[&L::Example]) -> Result<Tensor> {
+        let batch = model.batch(examples)?;
+        let smoothing = self.recipe.label_smoothing;
         let by_labels = |logits: &Tensor| {
-            logits.cross_entropy_loss(&batch.labels, None::<Tensor>, Reduction::Mean, -100, 0.0)
+            let labels: Vec<i64> = examples.iter().map(|example| L::label(example)).collect();
+            let labels = Tensor::from_slice(&labels).to_device(model.device);
+            logits.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, smoothing)
         };
+        let forward = |with_hidden| model.learner.forward(pass, &batch, with_hidden);
         let (Some(distill), Some(teacher)) = (&self.stage.distill, self.teacher) else {
-            return Ok(by_labels(&pass.run(batch, false)?.answers));
+            return Ok(by_labels(&forward(false)?.answers));
         };
         let with_hidden = distill.hidden > 0.0;
-        let taught = teacher.outputs(batch, with_hidden, self.recipe.bf16)?;
-        let outputs = pass.run(batch, with_hidden)?;
+        let taught = teacher.outputs(&batch, with_hidden, self.recipe.bf16)?;
+        let outputs = forward(with_hidden)?;
         let mut loss = Tensor::from(0f32).to_device(outputs.answers.device());
         if distill.labels > 0.0 {
             loss += by_labels(&outputs.answers) * distill.labels;
@@ -323,7 +318,12 @@ impl Steps<'_> {
             let layers = taught_by(distill, outputs.hidden.len(), taught.hidden.len())?;
             let errors = outputs.hidden.iter().zip(&layers);
             for (own, &layer) in errors {
-                let error = own.mse_loss(&taught.hidden[layer], Reduction::Mean);
+                let taught = &taught.hidden[layer];
+                let mut error = own.mse_loss(taught, Reduction::Mean);
+                if L::RELATIVE {
+                    let size = taught.square().mean(Kind::Float);
+                    error /= size.clamp_min(f64::from(f32::MIN_POSITIVE));
+                }
                 loss += error * (distill.hidden / layers.len() as f64);
             }
         }
@@ -358,7 +358,13 @@ pub(super) fn taught_by(distill: &Distill, own: usize, taught: usize) -> Result<
 }
 
 /// Looks at the weights again where that is due.
-fn look(noise: &Noise, model: &Model, seen: &mut Seen, clock: Clock, seed: u64) -> Result<()> {
+fn look<L>(
+    noise: &Noise,
+    model: &Model<L>,
+    seen: &mut Seen,
+    clock: Clock,
+    seed: u64,
+) -> Result<()> {
     if !seen.is_empty() && !clock.step.is_multiple_of(noise.refresh) {
         return Ok(());
     }

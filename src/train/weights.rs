@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use tch::{Device, Kind, Tensor};
 
 use super::mix;
+use super::norms::Norm;
+use super::setup::names;
 use crate::convert::trained::{Base, Trained};
 use crate::convert::{GroupPlan, PlannedTensor};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,9 +18,6 @@ use crate::quant::{CentroidType, Codebook, Importance, Matrix};
 /// A block changes where that divides its squared distance to its centroid by two: at the border of two
 /// centroids it would go to and fro for ever.
 const NEARER: f32 = 0.5;
-
-/// The deviation of new weights, as in BERT.
-const NEW: f32 = 0.02;
 
 /// Values in row-major order.
 pub(super) fn to_vec(tensor: &Tensor) -> Vec<f32> {
@@ -40,8 +39,50 @@ pub(super) fn dimensions(shape: &[usize]) -> Vec<i64> {
 }
 
 pub(super) enum Weight {
-    Plain(Tensor),
+    Plain(Plain),
     Coded(Coded),
+}
+
+/// Weights that are trained as they are, or row by row in units of their size.
+pub(super) struct Plain {
+    tensor: Tensor,
+    /// `[rows, 1]`
+    unit: Option<Tensor>,
+}
+
+impl Plain {
+    /// In units of the root of each row's mean square, if `relative`.
+    fn new(values: &[f32], shape: &[i64], relative: bool, device: Device) -> Self {
+        let tensor = leaf(values, shape, device);
+        if !relative || shape.len() != 2 {
+            return Self { tensor, unit: None };
+        }
+        let unit = tch::no_grad(|| {
+            let size = tensor
+                .square()
+                .mean_dim([1i64].as_slice(), true, Kind::Float);
+            let size = size.sqrt();
+            // A row of zeros has no size.
+            size.where_self(&size.gt(0.0), &size.ones_like())
+        });
+        let tensor = (tensor / &unit).detach().set_requires_grad(true);
+        Self {
+            tensor,
+            unit: Some(unit),
+        }
+    }
+
+    fn rows(&self, ids: Option<&Tensor>) -> Tensor {
+        let select = |of: &Tensor| match ids {
+            Some(ids) => of.index_select(0, ids),
+            None => of.shallow_clone(),
+        };
+        let rows = select(&self.tensor);
+        match &self.unit {
+            Some(unit) => rows * select(unit),
+            None => rows,
+        }
+    }
 }
 
 /// A matrix as codes, and centroids that are trained.
@@ -55,8 +96,10 @@ pub(super) struct Coded {
     codes: Tensor,
     /// `[codebooks * k, block]`
     centroids: Tensor,
-    /// `[rows, 1]`
+    /// `[rows, 1]`; never below 0 where they multiply.
     factors: Option<Tensor>,
+    /// `[rows, 1]`, or `[1, 1]` without factors: what `factors` and `centroids` are in units of.
+    unit: Option<Tensor>,
     /// Blocks of each centroid, at least 1: `[codebooks * k, 1]`
     counts: Tensor,
     centroid_type: CentroidType,
@@ -97,6 +140,7 @@ impl Coded {
             codes: codes.view([rows as i64, -1]),
             centroids: leaf(centroids, &[k, block as i64], device),
             factors,
+            unit: None,
             counts: counts.clamp_min(1.0).view([k, 1]),
             centroid_type,
             latent: None,
@@ -119,13 +163,53 @@ impl Coded {
         )
     }
 
+    /// Makes factors, or centroids where there are none, relative to what they are now.
+    fn relative(mut self) -> Self {
+        let device = self.centroids.device();
+        match &mut self.factors {
+            Some(factors) => {
+                let ones = vec![1.0; factors.numel()];
+                let shape = factors.size();
+                let unit = factors.detach();
+                // A row of zeros stays one.
+                *factors = leaf(&ones, &shape, device);
+                self.unit = Some(unit);
+            }
+            None => {
+                let size = self.centroids.detach().square().mean(Kind::Float).sqrt();
+                let size = size.clamp_min(f64::from(f32::MIN_POSITIVE)).view([1, 1]);
+                let centroids = (&self.centroids / &size).detach();
+                self.centroids = centroids.set_requires_grad(true);
+                self.unit = Some(size);
+            }
+        }
+        self
+    }
+
+    /// `[rows, 1]`
+    fn present_factors(&self) -> Option<Tensor> {
+        let factors = self.factors.as_ref()?.abs();
+        Some(match &self.unit {
+            Some(unit) => factors * unit,
+            None => factors,
+        })
+    }
+
+    /// In the units of the weights, or of those over their factors.
+    fn present_centroids(&self) -> Tensor {
+        match (&self.factors, &self.unit) {
+            (None, Some(unit)) => &self.centroids * unit,
+            _ => self.centroids.shallow_clone(),
+        }
+    }
+
     fn to_pq(&self) -> Result<Pq> {
-        let factors = self.factors.as_ref().map(to_vec);
+        let factors = self.present_factors().as_ref().map(to_vec);
         Pq::trained(
             (self.rows as usize, self.columns as usize),
             (self.block as usize, self.codebooks as usize),
             self.bytes(),
-            &to_vec(&self.centroids),
+            &to_vec(&self.present_centroids()),
             factors.as_deref(),
             self.centroid_type,
         )
@@ -147,14 +231,14 @@ impl Coded {
         let Some(latent) = &self.latent else {
             return Ok(0);
         };
-        let factors = self.factors.as_ref().map(to_vec);
+        let factors = self.present_factors().as_ref().map(to_vec);
         let present = self.bytes();
         let nearest = pq::nearer_codes(
             (self.rows as usize, self.columns as usize),
             (self.block as usize, self.codebooks as usize),
             to_vec(latent),
             factors.as_deref(),
-            &to_vec(&self.centroids),
+            &to_vec(&self.present_centroids()),
             (&present, NEARER),
         )?;
         let changed = nearest.iter().zip(&present).filter(|(a, b)| a != b);
@@ -185,8 +269,8 @@ impl Coded {
         let block = self.block as usize;
         let shape = (block, self.codebooks as usize);
         let uses: Vec<usize> = to_vec(&self.counts).iter().map(|&n| n as usize).collect();
-        let stored =
-            pq::stored_centroids(&to_vec(&self.centroids), shape, &uses, self.centroid_type)?;
+        let centroids = self.present_centroids();
+        let stored = pq::stored_centroids(&to_vec(&centroids), shape, &uses, self.centroid_type)?;
         let stored = match &stored {
             Codebook::F16(values) if rounded => {
                 let rounded = kernels::Codebook::from_f16(values, block);
@@ -195,9 +279,9 @@ impl Coded {
             }
             stored => stored.decode(),
         };
-        let stored = Tensor::from_slice(&stored).view_as(&self.centroids);
-        let stored = stored.to_device(self.centroids.device());
-        Ok(&self.centroids + (stored - &self.centroids).detach())
+        let stored = Tensor::from_slice(&stored).view_as(&centroids);
+        let stored = stored.to_device(centroids.device());
+        Ok(&centroids + (stored - &centroids).detach())
     }
 
     /// The rows `ids`, or all of them: `[rows, columns]`, as they will be stored; for mode `int8` the weights
@@ -215,8 +299,8 @@ impl Coded {
         let codes = codes.expand([codes.size()[0], self.block], false);
         let blocks = centroids.gather(0, &codes, false);
         let matrix = blocks.view([rows, -1]).narrow(1, 0, self.columns);
-        let matrix = match &self.factors {
-            Some(factors) => matrix * select(factors),
+        let matrix = match self.present_factors() {
+            Some(factors) => matrix * select(&factors),
             None => matrix,
         };
         Ok(match &self.latent {
@@ -249,12 +333,22 @@ pub(super) enum Role {
 pub(super) struct Weights {
     tensors: BTreeMap<String, Weight>,
     plan: HashMap<String, PlannedTensor>,
-    device: Device,
+    /// By layer.
+    pub(super) norms: BTreeMap<String, Norm>,
+    /// Whether rows are trained in units of their size: where nothing keeps that about the same.
+    relative: bool,
+    pub(super) device: Device,
 }
 
 impl Weights {
-    /// Those of a checkpoint; new ones are drawn.
-    pub(super) fn load(base: &Base, seed: u64, device: Device) -> Result<Self> {
+    /// Those of a checkpoint; new matrices are drawn with a `deviation`, new vectors are 0. `relative`: learning
+    /// rates of matrices are relative to the size of their rows.
+    pub(super) fn load(
+        base: &Base,
+        (relative, deviation): (bool, impl Fn(&PlannedTensor) -> f32),
+        seed: u64,
+        device: Device,
+    ) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         let mut plan = HashMap::new();
         for (index, planned) in base.planned().iter().enumerate() {
@@ -262,31 +356,38 @@ impl Weights {
             let values = base.values(&planned.name)?.unwrap_or_else(|| {
                 let len = shape.iter().product();
                 let mut rng = Rng::new(mix(&[seed, index as u64]));
-                let drawn = (0..len).map(|_| NEW * rng.normal());
+                let deviation = deviation(planned);
+                let drawn = (0..len).map(|_| deviation * rng.normal());
                 match shape.len() {
                     1 => vec![0.0; len],
                     _ => drawn.collect(),
                 }
             });
-            let tensor = leaf(&values, &dimensions(shape), device);
-            tensors.insert(planned.name.clone(), Weight::Plain(tensor));
+            let plain = Plain::new(&values, &dimensions(shape), relative, device);
+            tensors.insert(planned.name.clone(), Weight::Plain(plain));
             plan.insert(planned.name.clone(), planned.clone());
         }
         Ok(Self {
             tensors,
             plan,
+            norms: BTreeMap::new(),
+            relative,
             device,
         })
+    }
+
+    pub(super) fn planned(&self, name: &str) -> &PlannedTensor {
+        &self.plan[name]
     }
 
     pub(super) fn plan(&self, name: &str) -> &GroupPlan {
         &self.plan[name].plan
     }
 
-    /// A matrix that is not quantized yet.
-    pub(super) fn plain(&self, name: &str) -> Option<&Tensor> {
+    /// A tensor that is not quantized yet.
+    pub(super) fn plain(&self, name: &str) -> Option<Tensor> {
         match &self.tensors[name] {
-            Weight::Plain(tensor) => Some(tensor),
+            Weight::Plain(plain) => Some(plain.rows(None)),
             Weight::Coded(_) => None,
         }
     }
@@ -298,8 +399,7 @@ impl Weights {
     /// If centroids cannot be stored.
     pub(super) fn rows(&self, name: &str, ids: Option<&Tensor>, int8: bool) -> Result<Tensor> {
         match (&self.tensors[name], ids) {
-            (Weight::Plain(tensor), None) => Ok(tensor.shallow_clone()),
-            (Weight::Plain(tensor), Some(ids)) => Ok(tensor.index_select(0, ids)),
+            (Weight::Plain(plain), ids) => Ok(plain.rows(ids)),
             (Weight::Coded(coded), ids) => coded.rows(ids, int8).map_err(|e| e.in_tensor(name)),
         }
     }
@@ -317,7 +417,7 @@ impl Weights {
                 let planned = planned(name);
                 matches!(weight, Weight::Plain(_))
                     && !matches!(planned.plan.scheme, F32 | F16)
-                    && groups.is_none_or(|groups| groups.iter().any(|g| g == planned.group.name()))
+                    && groups.is_none_or(|parts| parts.iter().any(|part| names(part, planned)))
             })
             .map(|(name, _)| name.as_str())
     }
@@ -332,11 +432,11 @@ impl Weights {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<f64> {
         let planned = &self.plan[name];
-        let Weight::Plain(tensor) = &self.tensors[name] else {
+        let Some(tensor) = self.plain(name) else {
             let message = "is quantized already";
             return Err(Error::new(ErrorKind::Config, message).in_tensor(name));
         };
-        let values = to_vec(tensor);
+        let values = to_vec(&tensor);
         let matrix = Matrix::new(&values, planned.shape[0], planned.shape[1])
             .map_err(|e| e.in_tensor(name))?;
         let options = planned.plan.pq_options(seed);
@@ -355,8 +455,12 @@ impl Weights {
     pub(super) fn set_pq(&mut self, name: &str, pq: &Pq, reassigned: bool) {
         let planned = &self.plan[name];
         let mut coded = Coded::from_pq(pq, planned.plan.centroid_type, self.device);
-        if let (true, Weight::Plain(tensor)) = (reassigned, &self.tensors[name]) {
-            coded.latent = Some(tensor.detach().copy().set_requires_grad(true));
+        if self.relative {
+            coded = coded.relative();
+        }
+        if let (true, Weight::Plain(plain)) = (reassigned, &self.tensors[name]) {
+            let values = plain.rows(None).detach().copy();
+            coded.latent = Some(values.set_requires_grad(true));
         }
         self.tensors.insert(name.to_owned(), Weight::Coded(coded));
     }
@@ -364,8 +468,8 @@ impl Weights {
     /// Gives a tensor that is not quantized other values.
     pub(super) fn set_plain(&mut self, name: &str, values: &[f32]) {
         let shape = dimensions(&self.plan[name].shape);
-        let tensor = leaf(values, &shape, self.device);
-        self.tensors.insert(name.to_owned(), Weight::Plain(tensor));
+        let plain = Plain::new(values, &shape, self.relative, self.device);
+        self.tensors.insert(name.to_owned(), Weight::Plain(plain));
     }
 
     /// What is computed with: `[rows][columns]`, or a vector.
@@ -426,10 +530,16 @@ impl Weights {
                 parameters.push(Parameter { name, tensor, role });
             };
             match weight {
-                Weight::Plain(tensor) if tensor.dim() == 1 => {
+                Weight::Plain(Plain { tensor, .. }) if tensor.dim() == 1 => {
                     add(name.clone(), tensor, Role::Vector);
                 }
-                Weight::Plain(tensor) => add(name.clone(), tensor, Role::Matrix),
+                Weight::Plain(Plain { tensor, unit }) => {
+                    add(name.clone(), tensor, Role::Matrix);
+                    if let Some(unit) = unit {
+                        // Without a gradient it stays as it is, and is saved with the rest.
+                        add(format!("{name}:unit"), unit, Role::Vector);
+                    }
+                }
                 Weight::Coded(coded) => {
                     let counts = coded.counts.shallow_clone();
                     let role = Role::Centroids(counts);
@@ -437,11 +547,17 @@ impl Weights {
                     if let Some(factors) = &coded.factors {
                         add(format!("{name}:factors"), factors, Role::Vector);
                     }
+                    if let Some(unit) = &coded.unit {
+                        add(format!("{name}:unit"), unit, Role::Vector);
+                    }
                     if let Some(latent) = &coded.latent {
                         add(format!("{name}:latent"), latent, Role::Matrix);
                     }
                 }
             }
+        }
+        for (layer, norm) in &self.norms {
+            parameters.extend(norm.parameters(layer));
         }
         parameters
     }
@@ -493,6 +609,11 @@ impl Weights {
             planned.plan.centroid_type,
             self.device,
         );
+        // The optimizer puts the units that were saved in the place of these.
+        let coded = match self.relative {
+            true => coded.relative(),
+            false => coded,
+        };
         self.tensors.insert(name.to_owned(), Weight::Coded(coded));
         Ok(())
     }
@@ -501,7 +622,7 @@ impl Weights {
     pub(super) fn trained(&self) -> Result<HashMap<String, Trained>> {
         let tensors = self.tensors.iter().map(|(name, weight)| {
             let trained = match weight {
-                Weight::Plain(tensor) => Trained::Values(to_vec(tensor)),
+                Weight::Plain(plain) => Trained::Values(to_vec(&plain.rows(None))),
                 Weight::Coded(coded) => Trained::Pq(coded.to_pq().map_err(|e| e.in_tensor(name))?),
             };
             Ok((name.clone(), trained))
@@ -509,10 +630,10 @@ impl Weights {
         tensors.collect()
     }
 
-    /// All values, if nothing is quantized.
+    /// All values, if nothing has codes.
     pub(super) fn values(&self) -> Option<HashMap<String, Vec<f32>>> {
         let tensors = self.tensors.iter().map(|(name, weight)| match weight {
-            Weight::Plain(tensor) => Some((name.clone(), to_vec(tensor))),
+            Weight::Plain(plain) => Some((name.clone(), to_vec(&plain.rows(None)))),
             Weight::Coded(_) => None,
         });
         tensors.collect()

@@ -159,4 +159,14 @@ fn what_cannot_be_scored_is_an_error_with_its_place() {
     of("no/such.centroid", data.to_str().unwrap()).fails(1, &["no/such.centroid: "]);
     of(embedder(), data.to_str().unwrap()).fails(1, &["not a classifier"]);
     centroid(&["evaluate", classifier(), "x.csv", "--text", "t"]).fails(2, &["--label"]);
+    let image = [
+        "evaluate",
+        classifier(),
+        "x.csv",
+        "--image",
+        "t",
+        "--label",
+        "l",
+    ];
+    centroid(&image).fails(2, &["--image is for models of images"]);
 }

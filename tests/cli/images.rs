@@ -149,3 +149,37 @@ fn flags_are_for_groups_that_the_model_has() {
         centroid(&flags).fails(2, &["--centroids is for pq"]);
     }
 }
+
+#[test]
+fn pictures_are_scored() {
+    let folder = Folder::new();
+    let top = folder.classify(&["--json", "--top-k", "1"], &["a.png", "b.jpg"]);
+    let answers: Vec<String> = (top.json_lines().iter())
+        .map(|line| line["labels"][0]["label"].as_str().unwrap().to_owned())
+        .collect();
+    let data = folder.path("data.tsv");
+    let other = answers.iter().all(|answer| answer == "LABEL_7");
+    let wrong = if other { "LABEL_8" } else { "LABEL_7" };
+    let lines = format!(
+        "file\tlabel\na.png\t{}\nb.jpg\t{}\nb.jpg\t{wrong}\n",
+        answers[0], answers[1]
+    );
+    std::fs::write(&data, lines).unwrap();
+    let model = folder.path("model.centroid");
+    let score = |data: &str, flags: &[&str]| {
+        centroid(&[&["evaluate", &model, data, "--label", "label"], flags].concat())
+    };
+    let report = score(&data, &["--image", "file", "--json"]).json();
+    assert_eq!(report["n"], 3);
+    assert!((report["accuracy"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9);
+    score(&data, &[]).fails(2, &["--text"]);
+    score(&data, &["--text", "file"]).fails(2, &["--image names the column"]);
+    score(&data, &["--image", "file", "--truncate"])
+        .fails(2, &["--truncate is for models of texts"]);
+    score(&data, &["--image", "path"]).fails(1, &["path"]);
+    let bad = folder.path("bad.tsv");
+    std::fs::write(&bad, "file\tlabel\na.png\tLABEL_1\ndata.tsv\tLABEL_2\n").unwrap();
+    score(&bad, &["--image", "file"]).fails(1, &["bad.tsv: line 3: ", "data.tsv", "picture"]);
+    std::fs::write(&bad, "file\tlabel\na.png\tdog\n").unwrap();
+    score(&bad, &["--image", "file"]).fails(1, &["bad.tsv: line 2: ", "\"dog\""]);
+}

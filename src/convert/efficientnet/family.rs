@@ -18,7 +18,7 @@ const FEATURES: usize = 1280;
 /// Channels between squeeze and excitation, as a part of those that come into a block.
 const SQUEEZE: usize = 4;
 /// Pixels that are cut off the resized picture, and scales of colours (ImageNet's) from 0 to 255.
-pub(super) const CROPPED: usize = 32;
+const CROPPED: usize = 32;
 const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
 const DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
 
@@ -140,6 +140,14 @@ impl Network {
                 deviation,
             },
         }
+    }
+}
+
+impl Config {
+    /// Gives the input another height and width.
+    pub(super) fn resize_input(&mut self, size: usize) {
+        self.input.size = size;
+        self.input.resize = size + CROPPED;
     }
 }
 

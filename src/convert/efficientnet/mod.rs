@@ -6,10 +6,12 @@
 
 mod family;
 mod names;
+#[cfg(feature = "train")]
+pub(super) mod training;
 
 use std::path::Path;
 
-use self::family::{CROPPED, Network};
+use self::family::Network;
 use self::names::{Layer, Part, Style};
 
 use super::checkpoint::Checkpoint;
@@ -145,8 +147,7 @@ pub(super) fn read(
     };
     let mut config = network.config(variant.fill, labels);
     if let Some(size) = options.image_size {
-        config.input.size = size;
-        config.input.resize = size + CROPPED;
+        config.resize_input(size);
     }
     // Limits first: what follows allocates by these counts.
     config.to_body()?;

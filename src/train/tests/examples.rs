@@ -9,7 +9,9 @@ fn division(train: &str, change: impl FnOnce(&mut Data)) -> Result<Division> {
     };
     let mut data = Data {
         train: write("train.tsv", train),
-        text: "text".into(),
+        text: Some("text".into()),
+        image: None,
+        augment: None,
         text_b: None,
         label: Some("label".into()),
         unlabelled: None,
@@ -140,7 +142,7 @@ fn batches_hold_each_text_once_and_differ_by_seed() {
         label: 0,
     };
     let texts: Vec<Text> = (0..1000).map(text).collect();
-    let flat = |seed| batches(&texts, 8, seed).concat();
+    let flat = |seed| batches(&texts, |text| text.ids.len(), 8, seed).concat();
     let mut sorted = flat(1);
     sorted.sort_unstable();
     assert_eq!(sorted, (0..1000).collect::<Vec<_>>());
@@ -151,7 +153,11 @@ fn batches_hold_each_text_once_and_differ_by_seed() {
         let lengths = batch.iter().map(|&text| texts[text].ids.len());
         lengths.clone().max().unwrap() - lengths.min().unwrap()
     };
-    assert!(batches(&texts, 8, 1).iter().all(|batch| spread(batch) <= 2));
+    assert!(
+        batches(&texts, |text| text.ids.len(), 8, 1)
+            .iter()
+            .all(|batch| spread(batch) <= 2)
+    );
 }
 
 #[test]

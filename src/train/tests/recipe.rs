@@ -21,7 +21,7 @@ fn parse(text: &str) -> Result<Recipe> {
 #[test]
 fn paths_are_relative_to_the_file() {
     let recipe = parse(MINIMAL).unwrap();
-    assert_eq!(recipe.model, Path::new("dir/m"));
+    assert_eq!(recipe.model.as_deref(), Some(Path::new("dir/m")));
     assert_eq!(recipe.output, Path::new("/out"));
     assert_eq!(recipe.data.train, Path::new("dir/d.tsv"));
     assert_eq!(recipe.data.test, Part::Share(0.1));
