@@ -67,9 +67,10 @@ pub(crate) fn view(bytes: &[u8], view: View, preprocessing: &Preprocessing) -> R
         Some(part) => {
             let pixels = |share: f64, of: u32| (share * f64::from(of)) as u32;
             let (width, height) = (picture.width(), picture.height());
-            let (left, top) = (pixels(part[0], width), pixels(part[1], height));
-            let wide = pixels(part[2], width).clamp(1, width - left.min(width - 1));
-            let high = pixels(part[3], height).clamp(1, height - top.min(height - 1));
+            let left = pixels(part[0], width).min(width - 1);
+            let top = pixels(part[1], height).min(height - 1);
+            let wide = pixels(part[2], width).clamp(1, width - left);
+            let high = pixels(part[3], height).clamp(1, height - top);
             let part = imageops::crop_imm(&picture, left, top, wide, high).to_image();
             let size = preprocessing.size as u32;
             imageops::resize(&part, size, size, filter(preprocessing))

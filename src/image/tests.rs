@@ -157,3 +157,30 @@ fn damaged_pictures_do_not_panic() {
         }
     }
 }
+
+/// What training sees: the same as `input`, mirrored, or a part.
+#[cfg(feature = "train")]
+#[test]
+fn views_are_parts_and_may_be_mirrored() {
+    let preprocessing = preprocessing(4, 4, Crop::AfterResize);
+    let bytes = encoded(numbered(8, 4), ImageFormat::Png);
+    let of = |part, flip| view(&bytes, View { part, flip }, &preprocessing).unwrap();
+    let whole = input(&bytes, &preprocessing).unwrap();
+    assert_eq!(of(None, false), whole);
+    let mirrored = of(None, true);
+    for (row, mirrored) in whole.chunks(12).zip(mirrored.chunks(12)) {
+        let pixels = mirrored.chunks(3).rev().flatten().copied();
+        assert_eq!(pixels.collect::<Vec<_>>(), row);
+    }
+    // The middle half of the width is what the network takes of this picture.
+    assert_eq!(of(Some([0.25, 0.0, 0.5, 1.0]), false), whole);
+    assert_ne!(of(Some([0.0, 0.0, 0.5, 1.0]), false), whole);
+    // Beyond the border and below a pixel something is left to see.
+    for part in [
+        [0.99, 0.99, 0.5, 0.5],
+        [1.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, 1e-9, 1e-9],
+    ] {
+        assert_eq!(of(Some(part), false).len(), whole.len());
+    }
+}

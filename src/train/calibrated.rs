@@ -17,7 +17,7 @@ use super::stage::Model;
 use super::weights::to_vec;
 use crate::convert::recode::{Moments, Recoded};
 use crate::error::Result;
-use crate::quant::pq::{self, Pq, PqOptions};
+use crate::quant::pq::{self, Pq};
 use crate::quant::{Importance, Matrix};
 
 /// Images that run at a time.
@@ -113,12 +113,23 @@ impl Calibration<'_> {
         Ok(())
     }
 
-    /// What a layer takes and gives, without its bias, for each chunk of images.
-    fn watch(&self, which: usize, part: Part, layer: &str) -> Result<Vec<[Tensor; 2]>> {
-        let chunks = self.inputs.iter();
-        let seen = chunks.map(|x| Ok(self.run(which, part, &x[which], Some(layer))?.1));
-        let seen: Result<Vec<_>> = seen.collect();
-        Ok(seen?.into_iter().flatten().collect())
+    /// The mean of each channel, over all images and pixels, of something of what a layer takes and gives
+    /// (without its bias).
+    fn mean(
+        &self,
+        which: usize,
+        (part, layer): (Part, &str),
+        of: impl Fn([Tensor; 2]) -> Tensor,
+    ) -> Result<Tensor> {
+        let (mut sum, mut count) = (Tensor::from(0f64), 0);
+        for x in &self.inputs {
+            if let Some(seen) = self.run(which, part, &x[which], Some(layer))?.1 {
+                let rows = rows(&of(seen));
+                count += rows.size()[0];
+                sum = rows.sum_dim_intlist([0i64].as_slice(), false, Kind::Double) + sum;
+            }
+        }
+        Ok((sum / count.max(1) as f64).to_kind(Kind::Float))
     }
 
     /// Codes for a layer, their relative error, and its bias (kept with what the codes stand for).
@@ -130,41 +141,36 @@ impl Calibration<'_> {
         let (rows, columns) = (planned.shape[0], planned.shape[1]);
         let options = planned.plan.pq_options(seed);
         let original = Matrix::new(&values, rows, columns)?;
-        let pq = match layer.ends_with(".depthwise") {
-            true => self.depthwise(part, layer, original, &options)?,
-            false => self
-                .moments(part, layer, columns)?
-                .codes(original, &options)?,
+        let pq = match layer.rsplit('.').next() {
+            Some("depthwise") => {
+                let power = self.mean(QUANTIZED, (part, layer), |[x, _]| x.square())?;
+                let power = to_vec(&power);
+                pq::quantize(
+                    original,
+                    Importance {
+                        columns: None,
+                        rows: Some(&power),
+                    },
+                    &options,
+                    &|_| (),
+                )?
+            }
+            Some("stem") => pq::quantize(original, Importance::default(), &options, &|_| ())?,
+            _ => {
+                let moments = self.moments(part, layer, columns)?;
+                moments.codes(original, &options)?
+            }
         };
         let decoded = Tensor::from_slice(&pq.dequantize()).view([rows as i64, columns as i64]);
         self.quantized
             .insert(weight, decoded.to_device(weights.device));
         // What both give on average, of which the bias takes up the difference.
-        let [before, after] = [ORIGINAL, QUANTIZED].map(|which| -> Result<Tensor> {
-            let outputs = self.watch(which, part, layer)?;
-            Ok(mean(outputs.iter().map(|[_, y]| y)))
-        });
-        let corrected = weights.rows(&bias, None, false)?.detach() + (before? - after?);
+        let given = |which| self.mean(which, (part, layer), |[_, y]| y);
+        let (before, after) = (given(ORIGINAL)?, given(QUANTIZED)?);
+        let corrected = weights.rows(&bias, None, false)?.detach() + (before - after);
         self.quantized.insert(bias, corrected);
         let error = pq.relative_error(original);
         Ok((pq, error))
-    }
-
-    fn depthwise(
-        &self,
-        part: Part,
-        layer: &str,
-        original: Matrix<'_>,
-        options: &PqOptions,
-    ) -> Result<Pq> {
-        let seen = self.watch(QUANTIZED, part, layer)?;
-        let squares: Vec<Tensor> = seen.iter().map(|[x, _]| x.square()).collect();
-        let power = to_vec(&mean(squares.iter()));
-        let importance = Importance {
-            columns: None,
-            rows: Some(&power),
-        };
-        pq::quantize(original, importance, options, &|_| ())
     }
 
     /// Of the inputs of a pointwise layer.
@@ -175,21 +181,27 @@ impl Calibration<'_> {
         let (mut sums, mut products) =
             ([zeros(&[n]), zeros(&[n])], [zeros(&[n, n]), zeros(&[n, n])]);
         let mut count = 0;
+        let mut about: Option<[Tensor; 2]> = None;
         for x in &self.inputs {
-            let rows = [ORIGINAL, QUANTIZED].map(|which| -> Result<Tensor> {
+            let [original, quantized] = [ORIGINAL, QUANTIZED].map(|which| -> Result<Tensor> {
                 let seen = self.run(which, part, &x[which], Some(layer))?.1;
-                Ok(seen.map_or_else(|| zeros(&[0, n]), |[x, _]| x.reshape([-1, n])))
+                Ok(seen.map_or_else(|| zeros(&[0, n]).to_kind(Kind::Float), |[x, _]| rows(&x)))
             });
-            let [original, quantized] = rows;
-            let (original, quantized) = (original?, quantized?);
-            count += quantized.size()[0];
-            for (sum, rows) in sums.iter_mut().zip([&original, &quantized]) {
-                *sum += rows.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+            let taken = [original?, quantized?];
+            // About the means of the first images: what large means leave of f32 is too little else.
+            let about = about.get_or_insert_with(|| {
+                let mean = |of: &Tensor| of.mean_dim([0i64].as_slice(), false, Kind::Float);
+                [ORIGINAL, QUANTIZED].map(|which| mean(&taken[which]))
+            });
+            let apart = [ORIGINAL, QUANTIZED].map(|which| &taken[which] - &about[which]);
+            count += apart[QUANTIZED].size()[0];
+            for (sum, of) in sums.iter_mut().zip(&apart) {
+                *sum += of.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
             }
-            for (product, rows) in products.iter_mut().zip([&original, &quantized]) {
-                *product += rows
+            for (product, of) in products.iter_mut().zip(&apart) {
+                *product += of
                     .transpose(0, 1)
-                    .matmul(&quantized)
+                    .matmul(&apart[QUANTIZED])
                     .to_kind(Kind::Double);
             }
         }
@@ -208,18 +220,7 @@ impl Calibration<'_> {
     }
 }
 
-/// Over everything but channels: `[channels]`.
-fn mean<'t>(tensors: impl Iterator<Item = &'t Tensor>) -> Tensor {
-    let (mut sum, mut count) = (None::<Tensor>, 0);
-    for tensor in tensors {
-        let rows = tensor.reshape([-1, tensor.size()[tensor.dim() - 1]]);
-        count += rows.size()[0];
-        let of_tensor = rows.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
-        sum = Some(match sum {
-            Some(sum) => sum + of_tensor,
-            None => of_tensor,
-        });
-    }
-    let sum = sum.unwrap_or_else(|| Tensor::zeros([0], (Kind::Double, tch::Device::Cpu)));
-    (sum / count.max(1) as f64).to_kind(Kind::Float)
+/// `[.., channels]` as rows.
+fn rows(x: &Tensor) -> Tensor {
+    x.reshape([-1, x.size()[x.dim() - 1]])
 }

@@ -211,3 +211,7 @@ pub(super) fn names(part: &str, tensor: &PlannedTensor) -> bool {
             })
     })
 }
+
+#[cfg(test)]
+#[path = "tests/selection.rs"]
+mod tests;
