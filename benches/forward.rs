@@ -1,19 +1,23 @@
-//! A whole forward pass of generated RoBERTa-base (13.8 MB) on one thread, token ids in, labels
-//! out: `cargo bench --bench forward`.
+//! Whole forward passes of generated models on one thread, token ids or pixels in, labels out:
+//! RoBERTa-base (13.8 MB) and EfficientNets. `cargo bench --bench forward`.
 
 use std::hint::black_box;
 
 use centroid::convert::{Architecture, Conversion, ConvertOptions};
-use centroid::{Artifact, Mode, Options, Scheme, TextClassifier};
+use centroid::{Artifact, ImageClassifier, Mode, Options, Scheme, TextClassifier};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-fn forward(c: &mut Criterion) {
+fn generated(architecture: Architecture) -> Artifact {
     let options = ConvertOptions {
-        plan: Architecture::RobertaBase.default_plan(Scheme::Pq),
+        plan: architecture.default_plan(Scheme::Pq),
         ..Default::default()
     };
-    let conversion = Conversion::random(Architecture::RobertaBase, &options).unwrap();
-    let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+    let conversion = Conversion::random(architecture, &options).unwrap();
+    Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap()
+}
+
+fn encoder(c: &mut Criterion) {
+    let artifact = generated(Architecture::RobertaBase);
     let mut group = c.benchmark_group("roberta-base");
     group.sample_size(10);
     for mode in [Mode::Int8, Mode::Exact] {
@@ -30,5 +34,29 @@ fn forward(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, forward);
+fn networks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("networks");
+    group.sample_size(10);
+    for architecture in [
+        Architecture::EfficientNetB3,
+        Architecture::EfficientNetB0,
+        Architecture::EfficientNetLite0,
+    ] {
+        let artifact = generated(architecture);
+        for mode in [Mode::Int8, Mode::Exact] {
+            let options = Options::new().threads(1).mode(mode);
+            let classifier = ImageClassifier::new(artifact.clone(), options).unwrap();
+            let values = classifier.size() * classifier.size() * 3;
+            let image: Vec<f32> = (0..values)
+                .map(|i| (i * 97 % 400) as f32 / 100.0 - 2.0)
+                .collect();
+            group.bench_function(BenchmarkId::new(architecture.name(), mode.name()), |b| {
+                b.iter(|| black_box(classifier.classify_inputs(&[&image]).unwrap()))
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, encoder, networks);
 criterion_main!(benches);

@@ -7,8 +7,10 @@
 
 use std::path::Path;
 
-use centroid::convert::{Conversion, ConvertOptions, Plan};
-use centroid::{Artifact, Mode, Options, Scheme, SentenceEmbedder, TextClassifier};
+use centroid::convert::{Architecture, Conversion, ConvertOptions, Plan};
+use centroid::{
+    Artifact, ImageClassifier, Mode, Options, Scheme, SentenceEmbedder, TextClassifier,
+};
 
 /// Allocations of `call` on this thread, and their bytes.
 fn allocations(call: impl FnOnce()) -> [usize; 2] {
@@ -85,6 +87,38 @@ fn check_mode(mode: Mode) {
     let sizes = SIZES.map(|(count, tokens)| (count, tokens.min(classifier.max_length())));
     let run = |texts: &[&[u32]]| drop(classifier.classify_ids(texts).unwrap());
     check(run, &sizes, 5 + labels, 300 + 100 * labels);
+}
+
+/// An image's answer has a name for each label; what a block computes would be megabytes.
+fn check_network(architecture: Architecture, mode: Mode) {
+    let options = ConvertOptions {
+        plan: architecture.default_plan(Scheme::Pq),
+        ..Default::default()
+    };
+    let conversion = Conversion::random(architecture, &options).unwrap();
+    let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+    let options = Options::new().mode(mode).threads(1);
+    let classifier = ImageClassifier::new(artifact, options).unwrap();
+    let labels = classifier.labels().len();
+    let image = vec![0.5; classifier.size() * classifier.size() * 3];
+    for count in [2, 1, 2, 2] {
+        let images = vec![&image[..]; count];
+        let run = || drop(classifier.classify_inputs(&images).unwrap());
+        run();
+        let [calls, bytes] = allocations(run);
+        let most = count * (labels + 4) + 4;
+        assert!(calls <= most, "{count} images: {calls} > {most}");
+        let most = count * labels * 100 + 1000;
+        assert!(bytes <= most, "{count} images: {bytes} bytes > {most}");
+    }
+}
+
+#[test]
+fn networks_allocate_answers_alone() {
+    for mode in [Mode::Exact, Mode::Int8] {
+        check_network(Architecture::EfficientNetB0, mode);
+        check_network(Architecture::EfficientNetLite0, mode);
+    }
 }
 
 #[test]

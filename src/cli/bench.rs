@@ -1,13 +1,15 @@
 //! `centroid bench`
 
+mod inputs;
 mod measure;
+mod pipeline;
 mod table;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use centroid::convert::{Architecture, Conversion, ConvertOptions};
-use centroid::{Artifact, Mode, Options, SentenceEmbedder, TextClassifier, Truncation};
+use centroid::{Artifact, Mode, Options, Truncation};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
@@ -15,19 +17,21 @@ use serde::Serialize;
 use super::convert::Quantization;
 use super::output::Out;
 use super::{Failure, values};
+use pipeline::{Inputs, Kind, Pipeline};
 use table::{Format, Table};
 
 /// Measure load time, latency, throughput and memory
 ///
-/// Takes a `.centroid` file, or an architecture for which weights are generated: roberta-base,
-/// bert-base, minilm-l6 (a file of such a name is given as ./NAME). Each combination of --threads,
-/// --batch and --seq is a row. Token ids are drawn from the vocabulary, so tokenizing is not
-/// measured.
+/// Takes a `.centroid` file, or an architecture for which weights are generated: those of
+/// convert --random, as roberta-base or efficientnet-b3 (a file of such a name is given as ./NAME).
+/// Each combination of --threads, --batch and, for models of texts, --seq is a row. Token ids are
+/// drawn from the vocabulary, so tokenizing is not measured; nor is decoding pictures: networks get
+/// generated inputs of their size, the images of a batch one after another.
 ///
 /// Columns: model, size (of the weights), params (of the layers run), kernel, mode, threads, batch,
-/// seq, load ms (opening the file and making the pipeline), min ms, p50 ms and p99 ms of a batch,
-/// tokens/s (mean and standard deviation over the runs), peak RSS. That is the peak of the whole
-/// process since the row began, as Linux accounts for it, and unknown elsewhere.
+/// seq (texts), load ms (opening the file and making the pipeline), min ms, p50 ms and p99 ms of a
+/// batch, tokens/s or images/s (mean and standard deviation over the runs), peak RSS. That is the
+/// peak of the whole process since the row began, as Linux accounts for it, and unknown elsewhere.
 ///
 /// With --roofline also: the peak, in 1e9 multiply-accumulates a second, of the multiplying loop alone
 /// on data in the first-level cache, measured on one core before the rows and taken once for each
@@ -37,16 +41,16 @@ use table::{Format, Table};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     centroid bench roberta-base --seq 128 --batch 1,8 --threads 1,2\n  \
+    centroid bench efficientnet-b3 --mode exact\n  \
     centroid bench minilm.centroid -o json > minilm.json")]
 pub struct Bench {
-    /// A `.centroid` file, or roberta-base, bert-base or minilm-l6
+    /// A `.centroid` file, or an architecture
     #[arg(value_name = "FILE|ARCH")]
     model: PathBuf,
-    /// Tokens of a text, special tokens included
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive,
-        default_value = "8,32,128")]
+    /// Tokens of a text, special tokens included [default: 8,32,128]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive)]
     seq: Vec<usize>,
-    /// Texts in a batch
+    /// Texts or images in a batch
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive,
         default_value = "1,8")]
     batch: Vec<usize>,
@@ -62,7 +66,7 @@ pub struct Bench {
     /// The least number of seconds a row
     #[arg(long, value_name = "S", value_parser = values::seconds, default_value = "1")]
     seconds: f64,
-    /// Seed of token ids and generated weights
+    /// Seed of inputs and generated weights
     #[arg(long, value_name = "N", default_value = "0")]
     seed: u64,
     /// Also compare with the peak of this processor
@@ -76,7 +80,7 @@ pub struct Bench {
     quantization: Quantization,
 }
 
-/// A row; JSON and CSV have these names.
+/// A row; JSON and CSV have these names, those of the other kind of model left out.
 #[derive(Serialize, Clone)]
 pub struct Row {
     model: String,
@@ -86,16 +90,60 @@ pub struct Row {
     mode: &'static str,
     threads: usize,
     batch: usize,
-    seq: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<usize>,
     load_ms: f64,
     min_ms: f64,
     p50_ms: f64,
     p99_ms: f64,
-    tokens_per_s_mean: f64,
-    tokens_per_s_sd: f64,
+    #[serde(flatten)]
+    rate: Rate,
     peak_rss_bytes: Option<u64>,
     #[serde(flatten)]
     roofline: Option<Roofline>,
+}
+
+/// What a model takes a second, mean and standard deviation over the runs.
+#[derive(Serialize, Clone, Copy)]
+#[serde(untagged)]
+pub enum Rate {
+    Texts {
+        tokens_per_s_mean: f64,
+        tokens_per_s_sd: f64,
+    },
+    Images {
+        images_per_s_mean: f64,
+        images_per_s_sd: f64,
+    },
+}
+
+impl Rate {
+    fn new(kind: &Kind, (mean, sd): (f64, f64)) -> Self {
+        match kind {
+            Kind::Texts(_) => Self::Texts {
+                tokens_per_s_mean: mean,
+                tokens_per_s_sd: sd,
+            },
+            Kind::Images => Self::Images {
+                images_per_s_mean: mean,
+                images_per_s_sd: sd,
+            },
+        }
+    }
+
+    /// What is counted, its mean and its standard deviation.
+    fn parts(self) -> (&'static str, f64, f64) {
+        match self {
+            Self::Texts {
+                tokens_per_s_mean: mean,
+                tokens_per_s_sd: sd,
+            } => ("tokens", mean, sd),
+            Self::Images {
+                images_per_s_mean: mean,
+                images_per_s_sd: sd,
+            } => ("images", mean, sd),
+        }
+    }
 }
 
 /// The columns of `--roofline`.
@@ -107,51 +155,10 @@ pub struct Roofline {
     forward_mac_per_s: f64,
 }
 
-/// Either kind of pipeline.
-enum Pipeline {
-    Classifier(TextClassifier),
-    Embedder(SentenceEmbedder),
-}
-
-impl Pipeline {
-    fn new(artifact: Artifact, options: Options, task: &str) -> centroid::Result<Self> {
-        match task {
-            "embedding" => SentenceEmbedder::new(artifact, options).map(Self::Embedder),
-            _ => TextClassifier::new(artifact, options).map(Self::Classifier),
-        }
-    }
-
-    fn isa(&self) -> &'static str {
-        match self {
-            Self::Classifier(model) => model.isa(),
-            Self::Embedder(model) => model.isa(),
-        }
-    }
-
-    /// Ids of the special tokens around a text.
-    fn special_ids(&self) -> centroid::Result<Vec<u32>> {
-        let ids = match self {
-            Self::Classifier(model) => model.classify(&[""])?.pop().map(|result| result.ids),
-            Self::Embedder(model) => model.embed(&[""])?.pop().map(|result| result.ids),
-        };
-        Ok(ids.unwrap_or_default())
-    }
-
-    fn run(&self, texts: &[&[u32]]) -> centroid::Result<()> {
-        match self {
-            Self::Classifier(model) => model.classify_ids(texts).map(drop),
-            Self::Embedder(model) => model.embed_ids(texts).map(drop),
-        }
-    }
-}
-
 impl Bench {
     pub fn run(self) -> Result<(), Failure> {
         let name = self.model.to_string_lossy().into_owned();
         match Architecture::by_name(&name) {
-            Ok(_) if name.starts_with("efficientnet") => Err(Failure::Usage(format!(
-                "{name} takes images; bench is for models of texts so far"
-            ))),
             Ok(architecture) => {
                 let file = self.generate(architecture)?;
                 self.measure(&file.0, &name)
@@ -191,13 +198,8 @@ impl Bench {
 
     fn measure(&self, file: &Path, name: &str) -> Result<(), Failure> {
         let artifact = Artifact::open(file)?;
-        let encoder = artifact.encoder()?;
-        if let Some(seq) = self.seq.iter().find(|&&seq| seq > encoder.max_tokens) {
-            return Err(Failure::Failed(format!(
-                "--seq {seq}: the model takes at most {} tokens",
-                encoder.max_tokens
-            )));
-        }
+        let kind = Kind::of(&artifact)?;
+        let lengths = self.lengths(&kind, name)?;
         let params = artifact.tensors().map(|t| t.parameters()).sum();
         let size_bytes = artifact.weight_bytes();
         drop(artifact);
@@ -213,7 +215,7 @@ impl Bench {
                 .threads(threads)
                 .truncation(Truncation::Truncate);
             let start = Instant::now();
-            let pipeline = Pipeline::new(Artifact::open(file)?, options, encoder.task)?;
+            let pipeline = Pipeline::new(Artifact::open(file)?, options, &kind)?;
             let load_ms = start.elapsed().as_secs_f64() * 1e3;
             let specials = pipeline.special_ids()?;
             let peak = match self.roofline {
@@ -221,23 +223,19 @@ impl Bench {
                 false => None,
             };
             for &batch in &self.batch {
-                for &seq in &self.seq {
-                    let ids = measure::Ids::new(self.seed, encoder.vocab_size, &specials);
-                    let texts = ids.texts(batch, seq);
+                for &seq in &lengths {
+                    let inputs = Inputs::new(&pipeline, self.seed, &specials, (batch, seq));
+                    let run = || pipeline.run(&inputs);
                     measure::reset_peak();
-                    let times = measure::times(&pipeline, &texts, self.runs, self.seconds)?;
+                    let times = measure::times(run, self.runs, self.seconds)?;
                     let peak_rss_bytes = measure::peak();
                     let roofline = match peak {
-                        Some(peak) => Some(measure::roofline(
-                            &pipeline,
-                            &texts,
-                            self.runs,
-                            peak * threads as f64,
-                        )?),
+                        Some(peak) => {
+                            Some(measure::roofline(run, self.runs, peak * threads as f64)?)
+                        }
                         None => None,
                     };
-                    let tokens = (batch * seq) as f64;
-                    let (mean, sd) = times.rate(tokens);
+                    let count = (batch * seq.unwrap_or(1)) as f64;
                     table.row(
                         &mut out,
                         Row {
@@ -253,8 +251,7 @@ impl Bench {
                             min_ms: times.quantile(0.0),
                             p50_ms: times.quantile(0.5),
                             p99_ms: times.quantile(0.99),
-                            tokens_per_s_mean: mean,
-                            tokens_per_s_sd: sd,
+                            rate: Rate::new(&kind, times.rate(count)),
                             peak_rss_bytes,
                             roofline,
                         },
@@ -263,6 +260,29 @@ impl Bench {
             }
         }
         table.finish(&mut out)
+    }
+
+    /// The lengths of texts; a single `None` for images.
+    fn lengths(&self, kind: &Kind, name: &str) -> Result<Vec<Option<usize>>, Failure> {
+        let encoder = match kind {
+            Kind::Texts(encoder) => encoder,
+            Kind::Images if self.seq.is_empty() => return Ok(vec![None]),
+            Kind::Images => {
+                let message = format!("--seq is for models of texts, and {name} takes images");
+                return Err(Failure::Usage(message));
+            }
+        };
+        let lengths = match &self.seq[..] {
+            [] => &[8, 32, 128],
+            given => given,
+        };
+        match lengths.iter().find(|&&seq| seq > encoder.max_tokens) {
+            Some(seq) => Err(Failure::Failed(format!(
+                "--seq {seq}: the model takes at most {} tokens",
+                encoder.max_tokens
+            ))),
+            None => Ok(lengths.iter().copied().map(Some).collect()),
+        }
     }
 
     fn thread_counts(&self) -> Vec<usize> {

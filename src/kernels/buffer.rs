@@ -9,11 +9,11 @@ struct Line([u8; 64]);
 
 /// Memory that grows to what is needed and is used again.
 #[derive(Default)]
-pub(super) struct Buffer(Vec<Line>);
+pub(crate) struct Buffer(Vec<Line>);
 
 impl Buffer {
     /// `len` values of any content.
-    pub(super) fn of<T: Pod>(&mut self, len: usize) -> &mut [T] {
+    pub(crate) fn of<T: Pod>(&mut self, len: usize) -> &mut [T] {
         let bytes = len * size_of::<T>();
         let lines = bytes.div_ceil(size_of::<Line>());
         if self.0.len() < lines {

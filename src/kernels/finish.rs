@@ -5,8 +5,8 @@ use crate::layout::{TILE, Tile};
 
 /// What a tile's outputs are scaled with and moved by.
 pub(super) struct Constants {
-    factor: [f32; TILE],
-    bias: [f32; TILE],
+    pub(super) factor: [f32; TILE],
+    pub(super) bias: [f32; TILE],
     zero: [i32; TILE],
 }
 

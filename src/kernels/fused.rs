@@ -4,6 +4,9 @@
 //! Rows are shared out among threads where there is enough work. Each is computed alone, so a result
 //! depends neither on the other rows nor on the number of threads.
 
+use std::cell::RefCell;
+
+use super::buffer::Buffer;
 use super::elementwise::{self, Activation, Affine};
 use super::rows::Places;
 use super::shared::Shared;
@@ -74,58 +77,95 @@ pub(crate) fn activate(
     each_row((isa, threads), steps, x, columns, quantized);
 }
 
-/// `x += added`, value by value.
-pub(crate) fn add((isa, threads): (Isa, Threads), x: &mut [f32], added: &[f32]) {
-    /// Values that a thread takes at a time.
-    const PART: usize = 1 << 12;
-    assert_eq!(x.len(), added.len());
-    let nanoseconds = x.len() / 4;
-    let count = x.len().div_ceil(PART);
-    let len = x.len();
-    let x = Shared::new(x);
-    threads.each_for(count, nanoseconds, |part| {
-        let range = part * PART..((part + 1) * PART).min(len);
-        isa.run(Row {
-            steps: Steps {
-                added: Some(&added[range.clone()]),
-                ..Steps::default()
-            },
-            // SAFETY: every part is handed out once.
-            x: unsafe { x.part(range) },
-            place: None,
-        });
-    });
-}
-
-/// Multiplies every row of `x` with `factors`, column by column; quantizes the result if that is
-/// asked for.
-pub(crate) fn scale(
-    (isa, threads): (Isa, Threads),
-    x: &mut [f32],
-    factors: &[f32],
-    quantized: Option<&mut QuantizedRows>,
-) {
+/// Multiplies every row of `x` with `factors`, column by column.
+pub(crate) fn scale((isa, threads): (Isa, Threads), x: &mut [f32], factors: &[f32]) {
     let steps = |_| Steps {
         factors: Some(factors),
         ..Steps::default()
     };
-    each_row((isa, threads), steps, x, factors.len(), quantized);
+    each_row((isa, threads), steps, x, factors.len(), None);
 }
 
 /// Quantizes `x` (`[rows][columns]`).
 pub(crate) fn quantize(
-    (isa, threads): (Isa, Threads),
-    x: &mut [f32],
+    machine: (Isa, Threads),
+    x: &[f32],
     columns: usize,
     quantized: &mut QuantizedRows,
 ) {
-    each_row(
-        (isa, threads),
-        |_| Steps::default(),
-        x,
-        columns,
-        Some(quantized),
-    );
+    quantize_rows(machine, x, columns, None, quantized);
+}
+
+/// Quantizes the rows of `x` times `factors`, column by column.
+pub(crate) fn quantize_scaled(
+    machine: (Isa, Threads),
+    x: &[f32],
+    factors: &[f32],
+    quantized: &mut QuantizedRows,
+) {
+    quantize_rows(machine, x, factors.len(), Some(factors), quantized);
+}
+
+fn quantize_rows(
+    (isa, threads): (Isa, Threads),
+    x: &[f32],
+    columns: usize,
+    factors: Option<&[f32]>,
+    quantized: &mut QuantizedRows,
+) {
+    /// Rows of a part, which need not wait for each other.
+    const PART: usize = 16;
+    assert_eq!(x.len() % columns, 0);
+    let rows = x.len() / columns;
+    quantized.reset(rows, columns);
+    let places = quantized.places();
+    threads.each_for(rows.div_ceil(PART), x.len() / 2, |part| {
+        PRODUCTS.with_borrow_mut(|products| {
+            let rows = part * PART..((part + 1) * PART).min(rows);
+            isa.run(Quantize {
+                x: &x[rows.start * columns..rows.end * columns],
+                columns,
+                factors: factors.map(|factors| (factors, products.of(columns))),
+                // Nothing else is at work on these rows.
+                places: &places,
+                first: rows.start,
+            });
+        });
+    });
+}
+
+thread_local! {
+    /// A row times factors.
+    static PRODUCTS: RefCell<Buffer> = RefCell::default();
+}
+
+/// Rows to be quantized, or their products with factors.
+struct Quantize<'a> {
+    x: &'a [f32],
+    columns: usize,
+    /// And room for the products of a row.
+    factors: Option<(&'a [f32], &'a mut [f32])>,
+    places: &'a Places<'a>,
+    first: usize,
+}
+
+impl Op for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(mut self, simd: S) {
+        for (row, x) in self.x.chunks_exact(self.columns).enumerate() {
+            let (x, largest) = match &mut self.factors {
+                None => (x, elementwise::largest_in(simd, x)),
+                Some((factors, products)) => {
+                    let largest = elementwise::product_row(simd, x, factors, products);
+                    (&**products, largest)
+                }
+            };
+            // SAFETY: `quantize_rows` hands every row to one of these.
+            unsafe { self.places.put(simd, self.first + row, x, largest) };
+        }
+    }
 }
 
 fn each_row<'a>(

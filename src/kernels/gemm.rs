@@ -206,14 +206,14 @@ impl<D: Dot, F: Finish<D::Sum>> DotOp<D> for Outputs<'_, D, F> {
 }
 
 /// The sums of a tile and a block of rows.
-struct Product<'a, D: Dot> {
-    weights: &'a Weights<'a>,
-    tile: Tile,
+pub(super) struct Product<'a, D: Dot> {
+    pub(super) weights: &'a Weights<'a>,
+    pub(super) tile: Tile,
     /// The tile that most likely comes next.
-    next: Option<Tile>,
-    count: usize,
-    acts: &'a [D::Act],
-    stride: usize,
+    pub(super) next: Option<Tile>,
+    pub(super) count: usize,
+    pub(super) acts: &'a [D::Act],
+    pub(super) stride: usize,
 }
 
 impl<D: Dot> Product<'_, D> {
@@ -241,14 +241,14 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// Outputs that are looked up: the tile's, filled up to whole groups.
-    fn outputs(&self) -> usize {
+    pub(super) fn outputs(&self) -> usize {
         self.tile.width.next_multiple_of(4 * D::OUTPUTS)
     }
 
     /// The tile's units of `each` values for `block` inputs, as `[units][outputs()]`: in place, or
     /// copied with zeros where outputs or inputs are missing. Zero activations meet the fill of the
     /// input, and nobody reads the sums of the fill of the outputs.
-    fn fill<'a, T: Pod>(
+    pub(super) fn fill<'a, T: Pod>(
         &self,
         values: &'a [T],
         block: usize,
@@ -336,25 +336,36 @@ impl<D: Dot> Product<'_, D> {
             for start in (0..self.outputs()).step_by(D::PANEL) {
                 let outputs = D::PANEL.min(self.outputs() - start);
                 let cells = panel.of::<D::Cell>(outputs * steps * STEP);
-                cells.fill(D::cell(D::Entry::zeroed()));
-                let group = D::VECTORS * D::OUTPUTS;
-                let tile = self.tile;
-                let real = outputs.min(tile.width.saturating_sub(start));
-                let filled = self.weights.in_features.div_ceil(STEP);
-                D::Entry::decode(
-                    self.weights,
-                    tile,
-                    start..start + real,
-                    from..to.min(filled),
-                    |o, step, values| {
-                        let (o, step) = (o - start, step - from);
-                        let place = (o / group * steps + step) * group + o % group;
-                        cells[place * STEP..][..STEP].copy_from_slice(&values.map(D::cell));
-                    },
-                );
+                self.decode_each(cells, (from, to), (start, outputs));
                 self.with_panel(dot, cells, (from, to), (start, outputs), &chunks, 0, sums);
             }
         }
+    }
+
+    /// A panel of `outputs` outputs from `start` on.
+    pub(super) fn decode_each(
+        &self,
+        cells: &mut [D::Cell],
+        (from, to): (usize, usize),
+        (start, outputs): (usize, usize),
+    ) {
+        let steps = to - from;
+        cells.fill(D::cell(D::Entry::zeroed()));
+        let group = D::VECTORS * D::OUTPUTS;
+        let tile = self.tile;
+        let real = outputs.min(tile.width.saturating_sub(start));
+        let filled = self.weights.in_features.div_ceil(STEP);
+        D::Entry::decode(
+            self.weights,
+            tile,
+            start..start + real,
+            from..to.min(filled),
+            |o, step, values| {
+                let (o, step) = (o - start, step - from);
+                let place = (o / group * steps + step) * group + o % group;
+                cells[place * STEP..][..STEP].copy_from_slice(&values.map(D::cell));
+            },
+        );
     }
 
     /// The rows from chunk `chunk` on, with a decoded panel.
@@ -379,14 +390,14 @@ impl<D: Dot> Product<'_, D> {
     }
 
     /// The blocks of the input, as ranges of steps.
-    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<D> {
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<D> {
         let steps = self.stride / STEP;
         (0..steps.div_ceil(D::STEPS))
             .map(move |block| (block * D::STEPS, ((block + 1) * D::STEPS).min(steps)))
     }
 
     /// Rows and steps `from..to` of the input, with a source whose steps start at `step`.
-    fn block<S>(
+    pub(super) fn block<S>(
         &self,
         source: S,
         rows: (usize, usize),
@@ -438,7 +449,7 @@ pub(super) fn multiply_panel<D: Dot>(
     }
 }
 
-fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
+pub(super) fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
     dot: D,
     rows: usize,
     block: &Block<D, S>,

@@ -82,6 +82,16 @@ impl Isa {
         }
     }
 
+    /// What multiplies four `int8` at a time, if it is there.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn vnni(self) -> Option<super::x86::vnni::Avx512Vnni> {
+        match self {
+            Isa::Avx512Vnni(token) => Some(token),
+            Isa::Avx512Vbmi(token) => Some(token.vnni()),
+            _ => None,
+        }
+    }
+
     /// Multiply-accumulates of `int8` products in a nanosecond on one core, roughly: enough to tell
     /// a job that is worth a second thread from one that is not. For NEON they are estimates.
     pub(crate) fn int8_rate(self) -> usize {

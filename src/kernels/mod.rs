@@ -20,7 +20,6 @@
 mod aarch64;
 pub(crate) mod attention;
 mod buffer;
-pub(crate) mod conv;
 mod dot;
 pub(crate) mod elementwise;
 mod entry;
@@ -52,6 +51,7 @@ pub(crate) mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use buffer::Buffer;
 pub(crate) use isa::Isa;
 pub(crate) use rows::QuantizedRows;
 pub(crate) use threads::Threads;
@@ -166,8 +166,10 @@ macro_rules! dispatch_f32 {
     }};
 }
 
-// Below the macros that it uses.
+// Below the macros that they use.
+pub(crate) mod conv;
 pub(crate) mod peak;
+pub(crate) mod pointwise;
 
 /// `y[m, out_features] = x W^T + bias` with `int8` activations: the `int8` mode's product.
 pub(crate) fn linear_int8(

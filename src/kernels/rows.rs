@@ -162,9 +162,17 @@ pub(super) fn quantize_row<S: Simd>(simd: S, x: &[f32], largest: f32, q: &mut [i
     for (x, q) in xs.chunks(S::LANES).zip(qs.chunks_mut(S::LANES)) {
         let rounded = simd.round(simd.mul(simd.load_part(x, 0.0), inverse));
         sums[0] = simd.add_int(sums[0], rounded);
+        if q.len() >= S::LANES {
+            simd.store_i8(rounded, q);
+            continue;
+        }
         let mut bytes = [0; 16];
         simd.store_i8(rounded, &mut bytes);
-        q.copy_from_slice(&bytes[..q.len()]);
+        match <&mut [i8; 8]>::try_from(&mut *q) {
+            // Half a vector is common, and copied without a call.
+            Ok(q) => q.copy_from_slice(&bytes[..8]),
+            Err(_) => q.copy_from_slice(&bytes[..q.len()]),
+        }
     }
     let [a, b, c, d] = sums;
     let sum = simd.sum_int(simd.add_int(simd.add_int(a, b), simd.add_int(c, d)));

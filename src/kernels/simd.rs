@@ -47,6 +47,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `1 / a` for `a` of 1 to 2^126, relative error at most 2e-7.
+    #[inline(always)]
+    fn reciprocal(self, a: Self::F) -> Self::F {
+        self.div(self.splat(1.0), a)
+    }
     /// `a * b + c`, rounded once where there is such an instruction and twice elsewhere.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The smaller one; if either is NaN, any of the two.
@@ -111,7 +116,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
         let mut lanes = [0.0; 16];
         self.store(vector, &mut lanes);
-        out.copy_from_slice(&lanes[..out.len()]);
+        match <&mut [f32; 8]>::try_from(&mut *out) {
+            // Half a vector is common, and copied without a call.
+            Ok(out) => out.copy_from_slice(&lanes[..8]),
+            Err(_) => out.copy_from_slice(&lanes[..out.len()]),
+        }
     }
 
     /// The sum of all lanes, halves first: always in the same order.

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use half::f16;
 use proptest::prelude::*;
 
+use super::pointwise::{self, Pixels, Then};
 use super::weights::PAIR;
 use super::{Codebook, Codes, Isa, Offsets, QuantizedRows, Threads, Weights, Zero, reference};
 use crate::layout::INT8_GROUP;
@@ -277,6 +278,10 @@ fn check_with(case: &Case, x: &[f32]) {
             if let Some((weights, expected)) = &int8 {
                 super::linear_int8(isa, threads, weights, &quantized, &mut y);
                 assert_same(&bits(&y), expected, (isa, &what));
+                y.fill(f32::NAN);
+                let pixels = Pixels::Int8(&quantized);
+                pointwise::linear((isa, threads), weights, pixels, &mut y, Then::Nothing);
+                assert_same(&bits(&y), expected, (isa, &what));
                 // Finding out the offsets, and then knowing them.
                 let offsets = Offsets::new();
                 let weights = Weights {
@@ -289,17 +294,23 @@ fn check_with(case: &Case, x: &[f32]) {
                     assert_same(&bits(&y), expected, (isa, &what));
                 }
             }
+            let mut by_pixels = vec![f32::NAN; y.len()];
+            let pixels = Pixels::Exact(x);
+            let machine = (isa, threads);
+            pointwise::linear(machine, &weights, pixels, &mut by_pixels, Then::Nothing);
             y.fill(f32::NAN);
             super::linear_f32(isa, threads, &weights, x, &mut y);
-            for (i, (&y, &(exact, magnitude))) in y.iter().zip(&expected).enumerate() {
-                // n additions in f32, each off by half a unit in the last place at most.
-                let bound = magnitude * 6e-8 * (case.in_features as f64 + 4.0) + 1e-30;
-                let error = (f64::from(y) - exact).abs();
-                assert!(
-                    error <= bound,
-                    "{} {what:?} [{i}]: {error} > {bound}",
-                    isa.name()
-                );
+            for y in [y, by_pixels] {
+                for (i, (&y, &(exact, magnitude))) in y.iter().zip(&expected).enumerate() {
+                    // n additions in f32, each off by half a unit in the last place at most.
+                    let bound = magnitude * 6e-8 * (case.in_features as f64 + 4.0) + 1e-30;
+                    let error = (f64::from(y) - exact).abs();
+                    assert!(
+                        error <= bound,
+                        "{} {what:?} [{i}]: {error} > {bound}",
+                        isa.name()
+                    );
+                }
             }
         }
     }

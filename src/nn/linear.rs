@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Context, Loader, Mode, Vector, join, row_scale, watch};
 use crate::artifact::{Bits, Layout, StoredZero, Tensor, Values};
 use crate::error::Result;
+use crate::kernels::pointwise::{self, Pixels, Then};
 use crate::kernels::{self, Codebook, Codes, Offsets, QuantizedRows, Weights, Zero};
 
 /// The input of linear layers.
@@ -14,6 +15,16 @@ pub(crate) struct Input<'a> {
     pub(crate) rows: &'a [f32],
     /// The same quantized: for layers that [multiply](Linear::int8) in `int8`.
     pub(crate) quantized: &'a QuantizedRows,
+}
+
+impl<'a> Input<'a> {
+    /// Those that a layer multiplies with.
+    pub(super) fn pixels(self, int8: bool) -> Pixels<'a> {
+        match int8 {
+            true => Pixels::Int8(self.quantized),
+            false => Pixels::Exact(self.rows),
+        }
+    }
 }
 
 /// A linear layer `[out_features, in_features]` with its bias.
@@ -83,7 +94,17 @@ impl Linear {
         });
     }
 
-    fn weights(&self, int8: bool) -> Weights<'_> {
+    /// The same for the pixels of an image, and what becomes of the outputs. In `f32`, sums are added up in
+    /// another order than those of [`forward`](Self::forward).
+    pub(crate) fn pointwise(&self, context: Context, x: Input, y: &mut [f32], then: Then) {
+        let int8 = self.int8(context.mode);
+        let weights = self.weights(int8);
+        watch::count(y.len() * weights.in_features, || {
+            pointwise::linear(context.machine(), &weights, x.pixels(int8), y, then);
+        });
+    }
+
+    pub(super) fn weights(&self, int8: bool) -> Weights<'_> {
         let book = self.book.as_deref();
         let (codes, scale, rows, zero) = match (&self.tensor.values, book) {
             (

@@ -19,6 +19,17 @@ pub(crate) fn watched() -> (u64, u64) {
     (PRODUCTS.load(Relaxed), NANOSECONDS.load(Relaxed))
 }
 
+/// A clock for a product that is computed bit by bit, if products are watched.
+pub(super) fn clock() -> Option<AtomicU64> {
+    WATCHED.load(Relaxed).then(AtomicU64::default)
+}
+
+/// Counts a product of so many multiply-accumulates that took `nanoseconds`.
+pub(super) fn add(products: usize, nanoseconds: u64) {
+    NANOSECONDS.fetch_add(nanoseconds, Relaxed);
+    PRODUCTS.fetch_add(products as u64, Relaxed);
+}
+
 /// Runs a product of so many multiply-accumulates.
 pub(super) fn count(products: usize, run: impl FnOnce()) {
     if !WATCHED.load(Relaxed) {
@@ -26,6 +37,5 @@ pub(super) fn count(products: usize, run: impl FnOnce()) {
     }
     let start = Instant::now();
     run();
-    NANOSECONDS.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
-    PRODUCTS.fetch_add(products as u64, Relaxed);
+    add(products, start.elapsed().as_nanos() as u64);
 }

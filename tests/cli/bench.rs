@@ -129,6 +129,52 @@ fn roofline_adds_three_columns() {
 }
 
 #[test]
+fn networks_have_rows_of_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("lite0.centroid");
+    let model = model.to_str().unwrap();
+    centroid(&["convert", "--random", "efficientnet-lite0", "-o", model]).ok();
+    let of_images: Vec<&str> = (FIELDS.into_iter().filter(|field| *field != "seq"))
+        .map(|field| match field {
+            "tokens_per_s_mean" => "images_per_s_mean",
+            "tokens_per_s_sd" => "images_per_s_sd",
+            field => field,
+        })
+        .collect();
+    let rows = bench(model, "-o json --batch 1,2 --threads 1,2 --roofline").json();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(keys[..of_images.len()], of_images);
+        assert_eq!(keys.len(), of_images.len() + 3);
+        assert_eq!(row["model"], "lite0.centroid");
+        let number = |field: &str| row[field].as_f64().unwrap();
+        let most = number("batch") / (number("min_ms") / 1e3);
+        assert!(number("images_per_s_mean") <= most * 1.000001);
+        assert!(number("forward_mac_per_s") <= number("linear_mac_per_s"));
+    }
+    assert_eq!(all(rows, "threads"), [1, 1, 2, 2]);
+    assert_eq!(all(rows, "batch"), [1, 2, 1, 2]);
+
+    let flags = "--threads 1 --batch 1 --mode exact";
+    let csv = bench(model, &format!("{flags} -o csv")).ok();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], of_images.join(","));
+    assert_eq!(lines[1].split(',').count(), of_images.len());
+    let markdown = bench(model, flags).ok();
+    assert!(markdown.contains(" images/s |"), "{markdown}");
+    assert!(
+        markdown.lines().all(|line| line.split('|').count() == 15),
+        "{markdown}"
+    );
+
+    let out = bench(model, "--seq 8").fails(2, &["--seq", "lite0.centroid takes images"]);
+    assert_eq!(out, "");
+    bench("efficientnet-b0", "--seq 8").fails(2, &["--seq", "efficientnet-b0 takes images"]);
+}
+
+#[test]
 fn texts_over_the_limit_are_refused_before_any_row() {
     let out = bench(classifier(), "--seq 8,33").fails(1, &["--seq 33", "32 tokens"]);
     assert_eq!(out, "");
@@ -138,7 +184,7 @@ fn texts_over_the_limit_are_refused_before_any_row() {
 fn architectures_are_generated_and_removed() {
     let temporary = tempfile::tempdir().unwrap();
     let row = |flags: &str| -> Value {
-        let line = format!("bench minilm-l6 -o json --seq 4 --batch 1 --threads 1 {QUICK} {flags}");
+        let line = format!("bench -o json --batch 1 --threads 1 {QUICK} {flags}");
         let output = crate::command(&words(&line, &[]))
             .env("TMPDIR", temporary.path())
             .env("TMP", temporary.path())
@@ -151,6 +197,9 @@ fn architectures_are_generated_and_removed() {
         );
         serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
     };
+    let network = row("efficientnet-b0");
+    assert_eq!(network["model"], "efficientnet-b0");
+    let row = |flags: &str| row(&format!("minilm-l6 --seq 4 {flags}"));
     let plain = row("");
     assert_eq!(plain["model"], "minilm-l6");
     let size = |row: &Value| row["size_bytes"].as_u64().unwrap();

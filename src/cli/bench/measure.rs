@@ -1,71 +1,23 @@
-//! Token ids to run, the time that they take, and the memory.
+//! The time that runs take, and the memory.
 
 use std::time::{Duration, Instant};
 
-use super::{Pipeline, Roofline};
-
-/// Draws token ids.
-pub struct Ids<'a> {
-    state: u64,
-    vocab_size: usize,
-    specials: &'a [u32],
-}
-
-impl<'a> Ids<'a> {
-    pub fn new(seed: u64, vocab_size: usize, specials: &'a [u32]) -> Self {
-        Self {
-            state: seed,
-            vocab_size,
-            specials,
-        }
-    }
-
-    /// `batch` texts of `seq` tokens, between the special tokens that a text has.
-    pub fn texts(mut self, batch: usize, seq: usize) -> Vec<Vec<u32>> {
-        let mut text = || {
-            let mut ids: Vec<u32> = (0..seq).map(|_| self.draw()).collect();
-            if let (Some(first), Some(id)) = (ids.first_mut(), self.specials.first()) {
-                *first = *id;
-            }
-            if let ([_, .., last], [_, .., id]) = (&mut ids[..], self.specials) {
-                *last = *id;
-            }
-            ids
-        };
-        (0..batch).map(|_| text()).collect()
-    }
-
-    /// splitmix64; special ids would mean something within a text.
-    fn draw(&mut self) -> u32 {
-        loop {
-            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let id = ((z ^ (z >> 31)) % self.vocab_size as u64) as u32;
-            if !self.specials.contains(&id) || self.vocab_size <= self.specials.len() {
-                return id;
-            }
-        }
-    }
-}
+use super::Roofline;
 
 /// Milliseconds of each run, ascending.
 pub struct Times(Vec<f64>);
 
 /// Runs once to warm up, then at least `runs` times and `seconds` long.
 pub fn times(
-    pipeline: &Pipeline,
-    texts: &[Vec<u32>],
+    run: impl Fn() -> centroid::Result<()>,
     runs: usize,
     seconds: f64,
 ) -> centroid::Result<Times> {
-    let texts: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
-    pipeline.run(&texts)?;
+    run()?;
     let (mut times, begin) = (Vec::new(), Instant::now());
     while times.len() < runs || begin.elapsed() < Duration::from_secs_f64(seconds) {
         let start = Instant::now();
-        pipeline.run(&texts)?;
+        run()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
@@ -74,16 +26,14 @@ pub fn times(
 
 /// What linear layers and the forward pass reach, by the medians of `runs` more runs.
 pub fn roofline(
-    pipeline: &Pipeline,
-    texts: &[Vec<u32>],
+    run: impl Fn() -> centroid::Result<()>,
     runs: usize,
     peak_mac_per_s: f64,
 ) -> centroid::Result<Roofline> {
-    let texts: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
     let (mut linear, mut forward) = (Vec::new(), Vec::new());
     for _ in 0..runs {
         let start = Instant::now();
-        let (products, seconds) = centroid::bench::linear_layers(|| pipeline.run(&texts))?;
+        let (products, seconds) = centroid::bench::linear_layers(&run)?;
         forward.push(products / start.elapsed().as_secs_f64());
         linear.push(products / seconds);
     }
@@ -105,10 +55,10 @@ impl Times {
         self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
-    /// Mean and standard deviation of tokens a second over the runs.
-    pub fn rate(&self, tokens: f64) -> (f64, f64) {
+    /// Mean and standard deviation over the runs of what is done a second, where a run does `count`.
+    pub fn rate(&self, count: f64) -> (f64, f64) {
         let n = self.0.len() as f64;
-        let rates = || self.0.iter().map(|ms| tokens / (ms / 1e3));
+        let rates = || self.0.iter().map(|ms| count / (ms / 1e3));
         let mean = rates().sum::<f64>() / n;
         let squares: f64 = rates().map(|rate| (rate - mean).powi(2)).sum();
         let sd = if n > 1.0 {
@@ -156,24 +106,6 @@ mod tests {
         assert_eq!(Times(vec![7.0]).rate(7.0), (1000.0, 0.0));
         let (mean, sd) = Times(vec![500.0, 1000.0]).rate(1.0);
         assert_eq!((mean, sd), (1.5, 0.5f64.sqrt()));
-    }
-
-    #[test]
-    fn ids_stand_between_special_tokens() {
-        let texts = Ids::new(3, 9, &[0, 2]).texts(2, 200);
-        for text in &texts {
-            assert_eq!((text[0], text[199]), (0, 2));
-            assert!(
-                text[1..199]
-                    .iter()
-                    .all(|id| *id < 9 && *id != 0 && *id != 2)
-            );
-        }
-        assert_ne!(texts[0], texts[1]);
-        assert_eq!(texts, Ids::new(3, 9, &[0, 2]).texts(2, 200));
-        assert_eq!(Ids::new(3, 9, &[0, 2]).texts(1, 1), [[0]]);
-        // A vocabulary of nothing but special tokens does not hang.
-        assert_eq!(Ids::new(3, 1, &[0]).texts(1, 3), [[0, 0, 0]]);
     }
 
     #[test]

@@ -16,26 +16,14 @@ pub struct Table {
     rows: Vec<Row>,
 }
 
-const WIDTHS: [usize; 17] = [16, 9, 9, 8, 5, 7, 5, 4, 8, 8, 8, 8, 18, 9, 9, 8, 9];
-const HEADER: [&str; 17] = [
-    "model",
-    "size",
-    "params",
-    "kernel",
-    "mode",
-    "threads",
-    "batch",
-    "seq",
-    "load ms",
-    "min ms",
-    "p50 ms",
-    "p99 ms",
-    "tokens/s",
-    "peak RSS",
-    "peak GMAC",
-    "linear %",
-    "forward %",
-];
+/// A cell of the Markdown table.
+struct Cell {
+    header: &'static str,
+    width: usize,
+    /// Text stands at the left, numbers at the right.
+    text: bool,
+    value: String,
+}
 
 impl Table {
     pub fn new(format: Format) -> Self {
@@ -51,19 +39,14 @@ impl Table {
             Format::Markdown => {
                 let cells = cells(&row);
                 if first {
-                    let head = HEADER[..cells.len()].iter().map(|&name| name.to_owned());
-                    markdown(out, head)?;
-                    let text = |column: usize| column < 1 || column == 3 || column == 4;
-                    let rule = (0..cells.len()).map(|i| {
-                        let dashes = "-".repeat(WIDTHS[i] - 1);
-                        match text(i) {
-                            true => format!("{dashes}-"),
-                            false => format!("{dashes}:"),
-                        }
-                    });
-                    markdown(out, rule)?;
+                    markdown(out, &cells, |cell| cell.header.to_owned())?;
+                    markdown(out, &cells, |cell| {
+                        let dashes = "-".repeat(cell.width - 1);
+                        let end = if cell.text { "-" } else { ":" };
+                        format!("{dashes}{end}")
+                    })?;
                 }
-                markdown(out, cells.into_iter())?;
+                markdown(out, &cells, |cell| cell.value.clone())?;
             }
             Format::Csv => {
                 if first {
@@ -71,9 +54,11 @@ impl Table {
                         Some(_) => ",peak_mac_per_s,linear_mac_per_s,forward_mac_per_s",
                         None => "",
                     };
+                    let seq = row.seq.map_or("", |_| ",seq");
+                    let (what, ..) = row.rate.parts();
                     out.line(format_args!(
-                        "model,size_bytes,params,kernel,mode,threads,batch,seq,load_ms,min_ms,\
-                         p50_ms,p99_ms,tokens_per_s_mean,tokens_per_s_sd,peak_rss_bytes{more}"
+                        "model,size_bytes,params,kernel,mode,threads,batch{seq},load_ms,min_ms,\
+                         p50_ms,p99_ms,{what}_per_s_mean,{what}_per_s_sd,peak_rss_bytes{more}"
                     ))?;
                 }
                 csv(out, &row)?;
@@ -92,40 +77,64 @@ impl Table {
     }
 }
 
-fn markdown(out: &mut Out, cells: impl Iterator<Item = String>) -> Result<(), Failure> {
-    for (i, (cell, width)) in cells.zip(WIDTHS).enumerate() {
+fn markdown(out: &mut Out, cells: &[Cell], of: impl Fn(&Cell) -> String) -> Result<(), Failure> {
+    for (i, cell) in cells.iter().enumerate() {
         let open = if i == 0 { "|" } else { "" };
-        match i {
-            0 | 3 | 4 => out.text(&format!("{open} {cell:<width$} |"))?,
-            _ => out.text(&format!("{open} {cell:>width$} |"))?,
+        let (width, value) = (cell.width, of(cell));
+        match cell.text {
+            true => out.text(&format!("{open} {value:<width$} |"))?,
+            false => out.text(&format!("{open} {value:>width$} |"))?,
         }
     }
     out.text("\n")
 }
 
-fn cells(row: &Row) -> Vec<String> {
-    let ms = |value: f64| format!("{value:.2}");
+fn cells(row: &Row) -> Vec<Cell> {
+    let text = |header, width, value| Cell {
+        header,
+        width,
+        text: true,
+        value,
+    };
+    let number = |header, width, value| Cell {
+        text: false,
+        ..text(header, width, value)
+    };
+    let ms = |header, value: f64| number(header, 8, format!("{value:.2}"));
     let mut cells = vec![
-        one_line(&row.model).replace('|', "\\|"),
-        size(row.size_bytes),
-        count(row.params),
-        row.kernel.clone(),
-        row.mode.to_owned(),
-        row.threads.to_string(),
-        row.batch.to_string(),
-        row.seq.to_string(),
-        ms(row.load_ms),
-        ms(row.min_ms),
-        ms(row.p50_ms),
-        ms(row.p99_ms),
-        format!("{:.0} ± {:.0}", row.tokens_per_s_mean, row.tokens_per_s_sd),
-        row.peak_rss_bytes.map_or("-".into(), size),
+        text("model", 16, one_line(&row.model).replace('|', "\\|")),
+        number("size", 9, size(row.size_bytes)),
+        number("params", 9, count(row.params)),
+        text("kernel", 8, row.kernel.clone()),
+        text("mode", 5, row.mode.to_owned()),
+        number("threads", 7, row.threads.to_string()),
+        number("batch", 5, row.batch.to_string()),
     ];
+    if let Some(seq) = row.seq {
+        cells.push(number("seq", 4, seq.to_string()));
+    }
+    cells.extend([
+        ms("load ms", row.load_ms),
+        ms("min ms", row.min_ms),
+        ms("p50 ms", row.p50_ms),
+        ms("p99 ms", row.p99_ms),
+        match row.rate.parts() {
+            ("images", mean, sd) => number("images/s", 18, format!("{mean:.1} ± {sd:.1}")),
+            (_, mean, sd) => number("tokens/s", 18, format!("{mean:.0} ± {sd:.0}")),
+        },
+        number("peak RSS", 9, row.peak_rss_bytes.map_or("-".into(), size)),
+    ]);
     if let Some(roofline) = &row.roofline {
         let percent = |rate: f64| format!("{:.1}", 100.0 * rate / roofline.peak_mac_per_s);
-        cells.push(format!("{:.1}", roofline.peak_mac_per_s / 1e9));
-        cells.push(percent(roofline.linear_mac_per_s));
-        cells.push(percent(roofline.forward_mac_per_s));
+        cells.extend([
+            number(
+                "peak GMAC",
+                9,
+                format!("{:.1}", roofline.peak_mac_per_s / 1e9),
+            ),
+            number("linear %", 8, percent(roofline.linear_mac_per_s)),
+            number("forward %", 9, percent(roofline.forward_mac_per_s)),
+        ]);
     }
     cells
 }
@@ -142,21 +151,22 @@ fn csv(out: &mut Out, row: &Row) -> Result<(), Failure> {
             roofline.peak_mac_per_s, roofline.linear_mac_per_s, roofline.forward_mac_per_s
         )
     });
+    let seq = row.seq.map_or(String::new(), |seq| format!(",{seq}"));
+    // Images a second are few.
+    let (_, mean, sd) = row.rate.parts();
+    let digits = if row.seq.is_some() { 1 } else { 3 };
     out.line(format_args!(
-        "{model},{},{},{},{},{},{},{},{:.3},{:.3},{:.3},{:.3},{:.1},{:.1},{}{more}",
+        "{model},{},{},{},{},{},{}{seq},{:.3},{:.3},{:.3},{:.3},{mean:.digits$},{sd:.digits$},{}{more}",
         row.size_bytes,
         row.params,
         row.kernel,
         row.mode,
         row.threads,
         row.batch,
-        row.seq,
         row.load_ms,
         row.min_ms,
         row.p50_ms,
         row.p99_ms,
-        row.tokens_per_s_mean,
-        row.tokens_per_s_sd,
         row.peak_rss_bytes.map_or(String::new(), |b| b.to_string())
     ))
 }

@@ -13,7 +13,7 @@ pub(super) use functions::{exp, exp2_of_negative};
 #[cfg(any(test, feature = "convert"))]
 pub(crate) use norm::layer_norm;
 pub(crate) use norm::{Affine, normalize};
-pub(super) use norm::{add_row, norm_row, scale_row};
+pub(super) use norm::{add_row, norm_row, product_row, scale_row};
 
 use super::simd::Simd;
 #[cfg(any(test, feature = "convert"))]
@@ -62,6 +62,23 @@ pub(super) fn activate_row<S: Simd>(simd: S, activation: Activation, row: &mut [
         Activation::Relu6 => map(simd, functions::Relu6, row),
         Activation::Silu => map(simd, functions::Silu, row),
         Activation::Tanh => map(simd, functions::Tanh, row),
+    }
+}
+
+/// Applies an activation to vectors.
+#[inline(always)]
+pub(super) fn apply<S: Simd, const N: usize>(
+    simd: S,
+    activation: Activation,
+    x: [S::F; N],
+) -> [S::F; N] {
+    match activation {
+        Activation::Gelu => functions::Gelu.apply(simd, x),
+        Activation::GeluTanh => functions::GeluTanh.apply(simd, x),
+        Activation::Relu => functions::Relu.apply(simd, x),
+        Activation::Relu6 => functions::Relu6.apply(simd, x),
+        Activation::Silu => functions::Silu.apply(simd, x),
+        Activation::Tanh => functions::Tanh.apply(simd, x),
     }
 }
 

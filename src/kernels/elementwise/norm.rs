@@ -54,6 +54,28 @@ pub(in crate::kernels) fn scale_row<S: Simd>(simd: S, row: &mut [f32], factors: 
     }
 }
 
+/// `products = row * factors`, all as long; returns the largest magnitude, not finite if one is not.
+#[inline(always)]
+pub(in crate::kernels) fn product_row<S: Simd>(
+    simd: S,
+    row: &[f32],
+    factors: &[f32],
+    products: &mut [f32],
+) -> f32 {
+    let mut largest = simd.zero_int();
+    let (mut xs, mut fs) = (row.chunks_exact(S::LANES), factors.chunks_exact(S::LANES));
+    let mut ys = products.chunks_exact_mut(S::LANES);
+    for ((x, f), y) in (&mut xs).zip(&mut fs).zip(&mut ys) {
+        let product = simd.mul(simd.load(x), simd.load(f));
+        simd.store(product, y);
+        largest = simd.max_int(largest, simd.magnitude_bits(product));
+    }
+    let (x, f) = (xs.remainder(), fs.remainder());
+    let product = simd.mul(simd.load_part(x, 0.0), simd.load_part(f, 0.0));
+    simd.store_part(product, ys.into_remainder());
+    largest_of(simd, simd.max_int(largest, simd.magnitude_bits(product)))
+}
+
 /// Layer norm of one row; returns the largest magnitude of the results, which is not finite if one
 /// of them is not.
 #[inline(always)]

@@ -88,6 +88,16 @@ impl Simd for Avx512 {
         avx512!(_mm512_div_ps(a, b))
     }
 
+    /// An estimate good to 2^-14 and a step of Newton's, in a third of a division's time.
+    #[inline(always)]
+    fn reciprocal(self, a: __m512) -> __m512 {
+        avx512!({
+            let estimate = _mm512_rcp14_ps(a);
+            let error = _mm512_fnmadd_ps(a, estimate, _mm512_set1_ps(1.0));
+            _mm512_fmadd_ps(estimate, error, estimate)
+        })
+    }
+
     #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         avx512!(_mm512_fmadd_ps(a, b, c))
@@ -177,6 +187,17 @@ impl Simd for Avx512 {
         avx512!(_mm_storeu_si128(
             out.as_mut_ptr().cast(),
             _mm512_cvtepi32_epi8(a)
+        ))
+    }
+
+    #[inline(always)]
+    fn load_part(self, values: &[f32], fill: f32) -> __m512 {
+        // Lanes beyond the values are not read.
+        let mask = (1u32 << values.len().min(16)) - 1;
+        avx512!(_mm512_mask_loadu_ps(
+            _mm512_set1_ps(fill),
+            mask as __mmask16,
+            values.as_ptr()
         ))
     }
 }

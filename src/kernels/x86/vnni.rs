@@ -6,7 +6,10 @@ use std::arch::x86_64::*;
 use super::avx2_dot::two_outputs;
 use super::avx512::Avx512;
 use super::avx512_dot::add_to;
+use crate::kernels::Weights;
 use crate::kernels::dot::{Dot, DotOp};
+use crate::kernels::pointwise::{Units, UnitsOp, decode_int8};
+use crate::layout::{TILE, Tile};
 
 /// A processor with AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,5 +137,67 @@ impl Dot for VnniInt8 {
             let high = _mm256_setr_m128i(two(4), two(6));
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
         })
+    }
+}
+
+/// Four `int8` of the input and of sixteen outputs at a time, for pixels of images; 128 is added as for
+/// [`VnniInt8`], and what it adds is what sums start from.
+#[derive(Clone, Copy)]
+pub(crate) struct VnniUnits(pub(crate) Avx512Vnni);
+
+impl Units for VnniUnits {
+    type Simd = Avx512;
+    type X = __m512i;
+    type W = __m512i;
+    type Acc = __m512i;
+
+    #[inline(always)]
+    fn simd(self) -> Avx512 {
+        self.0.avx512()
+    }
+
+    #[inline]
+    fn run<O: UnitsOp<Self>>(self, op: O) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+        fn inner<O: UnitsOp<VnniUnits>>(units: VnniUnits, op: O) {
+            op.eval(units)
+        }
+        vnni!(inner(self, op))
+    }
+
+    fn decode(weights: &Weights, tile: Tile, cells: &mut [[u32; TILE]]) {
+        decode_int8(weights, tile, cells);
+    }
+
+    #[inline(always)]
+    fn start(self, zeros: Option<__m512i>) -> __m512i {
+        vnni!({
+            let zero = _mm512_setzero_si512();
+            zeros.map_or(zero, |zeros| _mm512_sub_epi32(zero, zeros))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn input(self, unit: *const u8) -> __m512i {
+        vnni!(_mm512_xor_si512(
+            _mm512_set1_epi32(unit.cast::<i32>().read_unaligned()),
+            _mm512_set1_epi8(i8::MIN)
+        ))
+    }
+
+    #[inline(always)]
+    fn weights(self, cells: &[u32]) -> __m512i {
+        let cells = &cells[..16];
+        vnni!(_mm512_loadu_si512(cells.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        vnni!(_mm512_dpbusd_epi32(acc, x, w))
+    }
+
+    #[inline(always)]
+    fn to_float(self, acc: __m512i) -> __m512 {
+        vnni!(_mm512_cvtepi32_ps(acc))
     }
 }

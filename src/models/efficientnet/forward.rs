@@ -4,31 +4,24 @@ use std::sync::PoisonError;
 
 use super::{EfficientNet, Layers};
 use crate::kernels::conv::{self, Windows};
-use crate::kernels::{QuantizedRows, fused};
+use crate::kernels::pointwise::Then;
+use crate::kernels::{Buffer, QuantizedRows, fused};
 use crate::nn::{Context, Input, Linear, Mode};
 
 /// Everything that a forward pass computes in between.
 #[derive(Default)]
 pub(super) struct Arena {
     /// What goes from block to block, `[pixels][channels]`.
-    x: Vec<f32>,
-    wide: Vec<f32>,
-    filtered: Vec<f32>,
+    x: Buffer,
+    /// What the last convolution gives.
+    wide: Buffer,
+    /// `[pixels][channels]`, and the sums of its rows, `[height][channels]`.
+    filtered: Buffer,
+    sums: Buffer,
     /// Means of channels, and what becomes of them.
-    pooled: Vec<f32>,
-    squeezed: Vec<f32>,
+    pooled: Buffer,
+    squeezed: Buffer,
     quantized: QuantizedRows,
-}
-
-/// The first `len` values of a vector that is at least as long.
-fn of(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if values.len() < len {
-        // Nothing in there is worth copying.
-        values.clear();
-        values.reserve_exact(len);
-        values.resize(len, 0.0);
-    }
-    &mut values[..len]
 }
 
 impl EfficientNet {
@@ -46,26 +39,37 @@ impl EfficientNet {
 
     fn run(&self, context: Context, arena: &mut Arena, image: &[f32]) -> Vec<f32> {
         let (machine, act) = (context.machine(), self.config.activation.function());
-        let (stem, windows) = self.config.windows();
+        let (stem, windows) = &self.windows;
         let inputs = self.config.stem_inputs();
-        let rows = of(&mut arena.filtered, stem.pixels() * inputs);
-        conv::gather(context.threads, &stem, super::config::COLORS, image, rows);
-        let x = of(&mut arena.x, stem.pixels() * self.config.stem);
-        apply(context, &self.stem, rows, &mut arena.quantized, x);
-        fused::activate(machine, act, x, self.config.stem, None);
+        let rows = arena.filtered.of(stem.pixels() * inputs);
+        conv::gather(context.threads, stem, super::config::COLORS, image, rows);
+        let x = arena.x.of(stem.pixels() * self.config.stem);
+        if self.stem.int8(context.mode) {
+            fused::quantize(machine, rows, inputs, &mut arena.quantized);
+        }
+        let quantized = &arena.quantized;
+        let input = Input { rows, quantized };
+        self.stem
+            .pointwise(context, input, x, Then::Activation(act));
         let mut channels = self.config.stem;
-        for (layers, windows) in self.blocks.iter().zip(&windows) {
+        for (layers, windows) in self.blocks.iter().zip(windows) {
             self.block(context, arena, layers, windows, channels);
             channels = layers.project.out_features();
         }
 
         let last = windows.last().expect("a config has blocks");
         let features = self.config.features;
-        let x = &mut arena.x[..last.pixels() * channels];
-        let wide = of(&mut arena.wide, last.pixels() * features);
-        apply(context, &self.features, x, &mut arena.quantized, wide);
-        fused::activate(machine, act, wide, features, None);
-        let pooled = of(&mut arena.pooled, features);
+        let x = arena.x.of(last.pixels() * channels);
+        let wide = arena.wide.of(last.pixels() * features);
+        if self.features.int8(context.mode) {
+            fused::quantize(machine, x, channels, &mut arena.quantized);
+        }
+        let input = Input {
+            rows: x,
+            quantized: &arena.quantized,
+        };
+        (self.features).pointwise(context, input, wide, Then::Activation(act));
+        let pooled = arena.pooled.of(features);
         conv::pool(context.isa, last.output[1], wide, pooled);
         let mut logits = vec![0.0; self.config.labels];
         apply(
@@ -90,29 +94,24 @@ impl EfficientNet {
         let (machine, act) = (context.machine(), self.config.activation.function());
         let quantized = &mut arena.quantized;
         let (before, after) = (windows.input[0] * windows.input[1], windows.pixels());
-        let x = &mut arena.x[..before * inputs];
+        let x = arena.x.of(before * inputs);
         let channels = layers.depthwise.channels();
-        let filtered = of(&mut arena.filtered, after * channels);
-        match &layers.expand {
-            Some(expand) => {
-                let wide = of(&mut arena.wide, before * channels);
-                apply(context, expand, x, quantized, wide);
-                fused::activate(machine, act, wide, channels, None);
-                layers.depthwise.forward(context, windows, wide, filtered);
-            }
-            None => layers.depthwise.forward(context, windows, x, filtered),
+        let filtered = arena.filtered.of(after * channels);
+        let sums = arena.sums.of(windows.output[0] * channels);
+        let expand = layers.expand.as_ref();
+        if expand.is_some_and(|expand| expand.int8(context.mode)) {
+            fused::quantize(machine, x, inputs, quantized);
         }
+        let input = Input { rows: x, quantized };
+        (layers.depthwise).forward(context, (windows, act), expand, input, filtered, sums);
         let int8 = layers.project.int8(context.mode);
         match &layers.squeeze {
-            None => {
-                let wanted = int8.then_some(&mut *quantized);
-                fused::activate(machine, act, filtered, channels, wanted);
-            }
+            None if int8 => fused::quantize(machine, filtered, channels, quantized),
+            None => {}
             Some([squeeze, excite]) => {
-                fused::activate(machine, act, filtered, channels, None);
-                let factors = of(&mut arena.pooled, channels);
-                conv::pool(context.isa, windows.output[1], filtered, factors);
-                let squeezed = of(&mut arena.squeezed, squeeze.out_features());
+                let factors = arena.pooled.of(channels);
+                conv::mean(context.isa, after, sums, factors);
+                let squeezed = arena.squeezed.of(squeeze.out_features());
                 // One row decides over all pixels: it stays in f32.
                 let exact = Context {
                     mode: Mode::Exact,
@@ -122,8 +121,10 @@ impl EfficientNet {
                 fused::activate(machine, act, squeezed, squeeze.out_features(), None);
                 apply(exact, excite, squeezed, quantized, factors);
                 conv::sigmoid(context.isa, factors);
-                let wanted = int8.then_some(&mut *quantized);
-                fused::scale(machine, filtered, factors, wanted);
+                match int8 {
+                    true => fused::quantize_scaled(machine, filtered, factors, quantized),
+                    false => fused::scale(machine, filtered, factors),
+                }
             }
         }
         let outputs = layers.project.out_features();
@@ -131,14 +132,12 @@ impl EfficientNet {
             rows: filtered,
             quantized,
         };
-        if windows.stride == 1 && inputs == outputs {
-            let added = of(&mut arena.wide, after * outputs);
-            layers.project.forward(context, input, added);
-            fused::add(machine, x, added);
-        } else {
-            let x = of(&mut arena.x, after * outputs);
-            layers.project.forward(context, input, x);
-        }
+        let then = match windows.stride == 1 && inputs == outputs {
+            true => Then::Sum,
+            false => Then::Nothing,
+        };
+        let x = arena.x.of(after * outputs);
+        layers.project.pointwise(context, input, x, then);
     }
 }
 

@@ -202,6 +202,7 @@ impl EfficientNet {
         let classifier = Linear::load(l, "classifier", config.labels, config.features)?;
         loader.finish()?;
         Ok(Self {
+            windows: config.windows(),
             config,
             stem,
             blocks,

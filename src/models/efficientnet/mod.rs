@@ -18,11 +18,14 @@ use std::sync::Mutex;
 
 use forward::Arena;
 
+use crate::kernels::conv::Windows;
 use crate::nn::{Depthwise, Linear};
 
 /// A network that points into an open artifact.
 pub(crate) struct EfficientNet {
     pub(crate) config: Config,
+    /// Of the first convolution, and of each block.
+    windows: (Windows, Vec<Windows>),
     stem: Linear,
     blocks: Vec<Layers>,
     features: Linear,
