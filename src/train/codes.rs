@@ -8,6 +8,7 @@ use super::learner::Learner;
 use super::recipe::Stage;
 use super::run::Watch;
 use super::setup::Run;
+use super::stage::Score;
 use crate::error::Result;
 use crate::quant::pq::Pq;
 
@@ -15,10 +16,14 @@ use crate::quant::pq::Pq;
 const WEIGHED: usize = 256;
 
 impl<L: Learner> Run<'_, L> {
-    /// Codes and centroids for the groups of a stage.
-    pub(super) fn quantize(&mut self, stage: &Stage, watch: &mut Watch<'_>) -> Result<()> {
+    /// Codes and centroids for the groups of a stage. Returns how good the model is with them.
+    pub(super) fn quantize(
+        &mut self,
+        stage: &Stage,
+        watch: &mut Watch<'_>,
+    ) -> Result<Option<Score>> {
         if stage.quantize.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         // Batch norms that are still trained go into the weights.
         self.model.weights.fold();
@@ -64,10 +69,11 @@ impl<L: Learner> Run<'_, L> {
                 "relative_error": error});
             watch.log.line(&line)?;
         }
-        match self.validate()? {
-            Some(score) => watch.validation(&stage.name, 0, self.metric(), score),
-            None => Ok(()),
+        let score = self.validate()?;
+        if let Some(score) = score {
+            watch.validation(&stage.name, 0, self.metric(), score)?;
         }
+        Ok(score)
     }
 }
 

@@ -291,7 +291,15 @@ fn centroid_learning_rate() -> f64 {
 }
 
 const GROUPS: [&str; 5] = ["ffn", "attention", "embedding", "position", "head"];
-const GROUPS_OF_IMAGES: [&str; 5] = ["stem", "pointwise", "depthwise", "squeeze", "classifier"];
+const GROUPS_OF_IMAGES: [&str; 6] = [
+    "stem",
+    "pointwise",
+    "depthwise",
+    "squeeze",
+    "classifier",
+    // A layer: the last of the pointwise ones.
+    "features",
+];
 
 impl Recipe {
     /// Reads and checks a file.
@@ -511,8 +519,8 @@ impl Recipe {
         let of_noise = stage.noise.iter().filter_map(|noise| noise.groups.as_ref());
         for group in stage.quantize.iter().chain(of_noise.flatten()) {
             let known = match self.data.image {
-                None => GROUPS,
-                Some(_) => GROUPS_OF_IMAGES,
+                None => &GROUPS[..],
+                Some(_) => &GROUPS_OF_IMAGES,
             };
             // Names of tensors are looked for once there is a model.
             if !known.contains(&&**group) && !group.contains('.') {

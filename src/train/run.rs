@@ -278,6 +278,20 @@ impl Work {
         Ok(work)
     }
 
+    /// Keeps the weights if they are the best so far.
+    fn compare<L>(&mut self, stage: &Stage, score: Score, epoch: usize, model: &Model<L>) {
+        // What it learns is what counts.
+        let merit = match score.divergence {
+            Some(divergence) if stage.learns_from_teacher() => -divergence,
+            _ => score.value,
+        };
+        if self.place.best.is_none_or(|(best, _)| merit > best) {
+            self.place.best = Some((merit, epoch));
+            self.best = self.optimizer.weights();
+            self.best_codes = model.weights.codes();
+        }
+    }
+
     fn save<L>(&self, model: &Model<L>, path: &Path, digest: &str) -> Result<()> {
         let mut state = NewState::default();
         for (name, tensor) in self.optimizer.state() {
@@ -322,9 +336,14 @@ impl<L: Learner> Run<'_, L> {
                     Work::restored(stage, &self.model, &state)?
                 }
                 None => {
-                    self.quantize(stage, watch)?;
+                    let start = self.quantize(stage, watch)?;
                     self.model.weights.keep_latent(stage.reassign.is_some())?;
-                    Work::new(number, &self.model)
+                    let mut work = Work::new(number, &self.model);
+                    if let Some(score) = start {
+                        // Codes that are made with care may be better than what training makes of them.
+                        work.compare(stage, score, 0, &self.model);
+                    }
+                    work
                 }
             };
             if !self.stage(stage, work, watch)? {
@@ -393,16 +412,7 @@ impl<L: Learner> Run<'_, L> {
             let ends = work.place.step.is_multiple_of(each);
             if ends && let Some(score) = self.validate()? {
                 watch.validation(&stage.name, epoch + 1, self.metric(), score)?;
-                // What it learns is what counts.
-                let merit = match score.divergence {
-                    Some(divergence) if stage.learns_from_teacher() => -divergence,
-                    _ => score.value,
-                };
-                if work.place.best.is_none_or(|(best, _)| merit > best) {
-                    work.place.best = Some((merit, epoch + 1));
-                    work.best = work.optimizer.weights();
-                    work.best_codes = self.model.weights.codes();
-                }
+                work.compare(stage, score, epoch + 1, &self.model);
             }
             let stopped = watch.stop.load(Ordering::Relaxed);
             if ends || stopped || work.place.step.is_multiple_of(recipe.save) {

@@ -21,7 +21,7 @@ blocks = [
 # Blocks of 8 in the three matrices that have the shortest rows for their size, whose scales weigh most.
 WIDE = [{"pattern": f"{name}.weight", "block": 8} for name in ("features", "blocks.4.expand", "blocks.5.expand")]
 # Early to late, as the paper has it for convolutional networks.
-PARTS = [["blocks.0-2"], ["blocks.3"], ["blocks.4-5"], ["features", "classifier"]]
+PARTS = [["blocks.0-2"], ["blocks.3"], ["blocks.4-5"], ["features.weight", "classifier"]]
 PROXY = {"form": "proxy", "rate": 0.1}
 QAT = {"form": "exact", "rate": 1.0}
 TEACH = {"hidden": 1.0}
