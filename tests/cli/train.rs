@@ -51,7 +51,7 @@ fn a_run_prints_what_it_wrote_and_how_good_it_is() {
     for part in [
         "codes for ffn",
         "training_data_sha256",
-        "texts; accuracy",
+        "examples; accuracy",
         "trained; ",
     ] {
         assert!(inspected.contains(part), "{part}: {inspected}");
