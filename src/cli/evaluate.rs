@@ -12,15 +12,19 @@ use super::options::{ModelArgs, note_cut};
 use super::output::{Out, one_line};
 use super::progress::Progress;
 
+/// Labels up to which all are shown, with a confusion matrix.
+const FEW: usize = 50;
+
 /// Texts of a call: enough for the classifier to sort them by length.
 const CALL: usize = 512;
 
 /// Score a classifier on labelled texts or images
 ///
 /// Reads a .tsv, .csv or .jsonl file with named columns (images by their paths, relative to the file), asks
-/// this runtime (and nothing else) for the best label of each text or image, and prints accuracy with its standard error, macro-F1, the share
-/// of the most frequent label, scores of each label, and the confusion matrix. With `--json`: {"file",
-/// "data", "mode", "kernel", "n", "truncated", "accuracy", "standard_error", "macro_f1",
+/// this runtime (and nothing else) for the best label of each text or image, and prints accuracy with its
+/// standard error, macro-F1, the share of the most frequent label, scores of each label, and the confusion
+/// matrix; of more than 50 labels those that are in the data or among the answers, and a matrix if these are at
+/// most 50. With `--json`: {"file", "data", "mode", "kernel", "n", "truncated", "accuracy", "standard_error", "macro_f1",
 /// "majority": {"label", "share"}, "labels": [{"label", "n", "answers", "precision", "recall", "f1"},
 /// ...], "confusion": [[..], ..] with a row a label of the data and a column an answer}.
 ///
@@ -261,14 +265,23 @@ fn print(report: &Report, out: &mut Out) -> Result<(), Failure> {
         report.majority.label,
         100.0 * report.majority.share
     ))?;
-    let names: Vec<String> = report.labels.iter().map(|l| one_line(l.label)).collect();
+    // Of a thousand labels most may be neither in the data nor among the answers.
+    let seen = |label: &Label| label.n > 0 || label.answers > 0;
+    let few = report.labels.len() <= FEW;
+    let shown = report.labels.iter().enumerate();
+    let shown: Vec<usize> = (shown.filter(|(_, label)| few || seen(label)))
+        .map(|(number, _)| number)
+        .collect();
+    let name = |number: &usize| one_line(report.labels[*number].label);
+    let names: Vec<String> = shown.iter().map(name).collect();
     let width = names.iter().map(|name| name.chars().count()).max();
     let width = width.unwrap_or(0).max("label".len());
     out.line(format_args!(
         "\n{:width$}  {:>7}  {:>9}  {:>7}  {:>7}",
         "label", "n", "precision", "recall", "F1"
     ))?;
-    for (name, label) in names.iter().zip(&report.labels) {
+    for (name, number) in names.iter().zip(&shown) {
+        let label = &report.labels[*number];
         out.line(format_args!(
             "{name:width$}  {:>7}  {:>7.2} %  {:>5.2} %  {:>5.2} %",
             label.n,
@@ -277,11 +290,21 @@ fn print(report: &Report, out: &mut Out) -> Result<(), Failure> {
             100.0 * label.f1
         ))?;
     }
+    let others = report.labels.len() - shown.len();
+    if others > 0 {
+        out.line(format_args!(
+            "{others} labels are neither in the data nor among the answers"
+        ))?;
+    }
+    if shown.len() > FEW {
+        return Ok(());
+    }
     out.line(format_args!(
         "\nlabel (a row each) and answer (a column each, in the same order)"
     ))?;
-    for (name, row) in names.iter().zip(report.confusion) {
-        let counts: Vec<String> = row.iter().map(|count| format!("{count:>7}")).collect();
+    for (name, row) in names.iter().zip(&shown) {
+        let counts = shown.iter().map(|&column| report.confusion[*row][column]);
+        let counts: Vec<String> = counts.map(|count| format!("{count:>7}")).collect();
         out.line(format_args!("{name:width$}  {}", counts.join("")))?;
     }
     Ok(())

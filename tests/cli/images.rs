@@ -171,6 +171,13 @@ fn pictures_are_scored() {
     let report = score(&data, &["--image", "file", "--json"]).json();
     assert_eq!(report["n"], 3);
     assert!((report["accuracy"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9);
+    // Most of the thousand labels are in nobody's mouth.
+    let text = score(&data, &["--image", "file"]).ok();
+    assert!(text.lines().count() < 20, "{text}");
+    assert!(
+        text.contains("labels are neither in the data nor among the answers"),
+        "{text}"
+    );
     score(&data, &[]).fails(2, &["--text"]);
     score(&data, &["--text", "file"]).fails(2, &["--image names the column"]);
     score(&data, &["--image", "file", "--truncate"])
