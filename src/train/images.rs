@@ -15,8 +15,8 @@ use super::learner::{Learner, Outputs};
 use super::network::Forward;
 use super::pass::Pass;
 use super::recipe::{Augment, Recipe, Stage};
-use super::run::{Event, Metric, SCORED};
-use super::setup::{Run, Taught, check_stages, digest};
+use super::run::{Event, Metric};
+use super::setup::{Examples, Run, check_stages};
 use super::stage::{Model, best};
 use super::weights::Weights;
 use crate::artifact::Artifact;
@@ -327,28 +327,17 @@ impl<'a> Run<'a, Images> {
         let labelled = train.len();
         train.extend(of(&division.unlabelled));
         let validation = of(&division.validation);
-        let taught = match &teacher {
-            Some(teacher) => Some(Taught {
-                validation: teacher.answers(&validation, SCORED)?,
-                test: match &recipe.data.label {
-                    Some(_) => Vec::new(),
-                    None => teacher.answers(&of(&division.test), SCORED)?,
-                },
-            }),
-            None => None,
+        let test = match &recipe.data.label {
+            Some(_) => Vec::new(),
+            None => of(&division.test),
         };
-        Ok(Self {
+        let examples = Examples {
             train,
             labelled,
             validation,
-            taught,
-            digest: digest(recipe, &division, &model, teacher.as_ref()),
-            data_digest: division.digest,
-            test: division.test,
-            recipe,
-            model,
-            teacher,
-        })
+            test,
+        };
+        Self::of(recipe, division, (model, teacher), examples)
     }
 }
 

@@ -11,7 +11,7 @@ use super::examples::Division;
 use super::learner::Learner;
 use super::noise::Noise;
 use super::recipe::{Recipe, Stage};
-use super::run::Start;
+use super::run::{SCORED, Start};
 use super::stage::{Model, taught_by};
 use crate::artifact::Scheme;
 use crate::convert::PlannedTensor;
@@ -115,28 +115,62 @@ pub(super) struct Run<'a, L: Learner> {
     pub(super) data_digest: String,
 }
 
+/// What a run's model reads.
+pub(super) struct Examples<E> {
+    /// First those with labels.
+    pub(super) train: Vec<E>,
+    pub(super) labelled: usize,
+    pub(super) validation: Vec<E>,
+    /// None if they have labels, with which they are tested.
+    pub(super) test: Vec<E>,
+}
+
+impl<'a, L: Learner> Run<'a, L> {
+    /// Asks the teacher, if there is one.
+    ///
+    /// # Errors
+    /// If an example cannot be read.
+    pub(super) fn of(
+        recipe: &'a Recipe,
+        division: Division,
+        (model, teacher): (Model<L>, Option<Model<L>>),
+        examples: Examples<L::Example>,
+    ) -> Result<Self> {
+        let taught = match &teacher {
+            Some(teacher) => Some(Taught {
+                validation: teacher.answers(&examples.validation, SCORED)?,
+                test: teacher.answers(&examples.test, SCORED)?,
+            }),
+            None => None,
+        };
+        let taught_by = teacher.as_ref().map(|teacher| teacher.base.source_digest());
+        let parts = [
+            &*recipe.digest,
+            &*division.digest,
+            model.base.source_digest(),
+            taught_by.unwrap_or_default(),
+        ];
+        Ok(Self {
+            train: examples.train,
+            labelled: examples.labelled,
+            validation: examples.validation,
+            taught,
+            digest: super::digest(parts.concat().as_bytes()),
+            data_digest: division.digest,
+            test: division.test,
+            recipe,
+            model,
+            teacher,
+        })
+    }
+}
+
 /// Removes a file, if it is there.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path, e)),
         _ => Ok(()),
     }
-}
-
-/// A run's digest, of the recipe, the data, the checkpoint and the teacher's.
-pub(super) fn digest<L>(
-    recipe: &Recipe,
-    division: &Division,
-    model: &Model<L>,
-    teacher: Option<&Model<L>>,
-) -> String {
-    let parts = [
-        &*recipe.digest,
-        &*division.digest,
-        model.base.source_digest(),
-        teacher.map_or("", |teacher| teacher.base.source_digest()),
-    ];
-    super::digest(parts.concat().as_bytes())
 }
 
 /// Whether each stage has something to do.

@@ -13,9 +13,9 @@ use super::learner::{Learner, Outputs};
 use super::neighbours::Neighbours;
 use super::pass::Pass;
 use super::recipe::{Recipe, Stage};
-use super::run::{Event, Metric, SCORED};
+use super::run::{Event, Metric};
 use super::runtime::Runtime;
-use super::setup::{Run, Taught, check_stages, digest};
+use super::setup::{Examples, Run, check_stages};
 use super::stage::Model;
 use super::weights::Weights;
 use crate::convert::recode::{Recoded, Tokens};
@@ -234,28 +234,17 @@ impl<'a> Run<'a, Texts> {
             }
             _ => None,
         };
-        let taught = match &teacher {
-            Some(teacher) => Some(Taught {
-                validation: teacher.answers(&validation, SCORED)?,
-                test: match &recipe.data.label {
-                    Some(_) => Vec::new(),
-                    None => teacher.answers(&texts(&division.test, "test")?, SCORED)?,
-                },
-            }),
-            None => None,
+        let test = match &recipe.data.label {
+            Some(_) => Vec::new(),
+            None => texts(&division.test, "test")?,
         };
-        Ok(Self {
+        let examples = Examples {
             train,
             labelled,
             validation,
-            taught,
-            digest: digest(recipe, &division, &model, teacher.as_ref()),
-            data_digest: division.digest,
-            test: division.test,
-            recipe,
-            model,
-            teacher,
-        })
+            test,
+        };
+        Self::of(recipe, division, (model, teacher), examples)
     }
 }
 
