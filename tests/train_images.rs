@@ -157,7 +157,7 @@ distill = { hidden = 1.0 }
 
 [[stage]]
 name = "rest"
-quantize = ["blocks.2", "features.weight"]
+quantize = ["blocks.2", "features"]
 epochs = 6
 learning-rate = 5e-3
 centroid-learning-rate = 1e-2
@@ -305,6 +305,7 @@ fn mistakes_are_named_and_nothing_is_written() {
     };
     let quantize =
         |what: &str| format!("[[stage]]\nname = \"s\"\nepochs = 1\nquantize = [\"{what}\"]\n");
+    let weighed = quantize("features") + "calibrate = 8\nweigh-answers = true\n";
     let without = SHAPE.replace("stem = 8", "stem = 0");
     let even = SHAPE.replace("kernel = 5", "kernel = 4");
     let act = SHAPE.replace("\"silu\"", "\"gelu\"");
@@ -343,6 +344,10 @@ fn mistakes_are_named_and_nothing_is_written() {
         (
             new("", LABEL, &format!("{SHAPE}{}", quantize("ffn"))),
             "group \"ffn\" is unknown; known: stem, pointwise",
+        ),
+        (
+            new("", LABEL, &format!("{SHAPE}{weighed}")),
+            "weigh-answers is for texts",
         ),
         (
             new("", LABEL, &format!("{SHAPE}{}", quantize("blocks.7"))),

@@ -94,6 +94,8 @@ impl Recipe {
             .stages
             .iter()
             .filter_map(|stage| stage.distill.as_ref());
+        let mut stages = self.stages.iter();
+        let weighed = stages.any(|stage| stage.weigh_answers == Some(true));
         let varied = distills.clone().any(|d| d.splice > 0.0 || d.replace > 0.0);
         for (name, given) in [
             ("data.text", data.text.is_some()),
@@ -102,6 +104,7 @@ impl Recipe {
             ("layers", self.layers.is_some()),
             ("share", self.share > 1),
             ("distill.splice or distill.replace", varied),
+            ("weigh-answers", weighed),
             (
                 "distill.embedding",
                 distills.clone().any(|d| d.embedding.is_some()),

@@ -131,15 +131,11 @@ impl Learner for Images {
 
     fn recode(
         model: &Model<Self>,
-        stage: &Stage,
+        _: &Stage,
         names: HashSet<String>,
         pictures: &[&Picture],
         seed: u64,
     ) -> Result<Recoded> {
-        if stage.weigh_answers == Some(true) {
-            let message = "weigh-answers is for models of texts";
-            return Err(Error::new(ErrorKind::Config, message));
-        }
         calibrated::recode(model, &names, pictures, seed)
     }
 
