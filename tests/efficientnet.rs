@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use centroid::convert::{Conversion, ConvertOptions, Plan};
+use centroid::convert::{Conversion, ConvertOptions, Crop, Plan};
 use centroid::{
     Artifact, ErrorKind, ImageClassifier, Mode, ModelKind, Options, Scheme, TextClassifier,
 };
@@ -279,4 +279,176 @@ fn what_does_not_fit_is_refused() {
         error.to_string().contains("image 0: value 7 is NaN"),
         "{error}"
     );
+}
+
+/// A directory as timm saves it: weights and `config.json`, with some fields changed.
+fn saved(name: &str, change: impl Fn(&mut serde_json::Value)) -> TempDir {
+    let folder = Golden::read(name).checkpoint();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/efficientnet");
+    let text = fs::read_to_string(data.join(format!("{name}.config.json"))).unwrap();
+    let mut config = serde_json::from_str(&text).unwrap();
+    change(&mut config);
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    folder
+}
+
+fn f32_options() -> ConvertOptions {
+    let plan = Plan::new(Scheme::F32);
+    ConvertOptions {
+        plan,
+        ..ConvertOptions::default()
+    }
+}
+
+/// Size, side before the middle is cut out, how, and filter.
+fn input_of(
+    folder: &TempDir,
+    options: &ConvertOptions,
+) -> (usize, usize, &'static str, &'static str) {
+    let conversion = Conversion::efficientnet(folder.path(), None, options).unwrap();
+    let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+    let info = artifact.network().unwrap();
+    (info.size, info.resize, info.crop, info.filter)
+}
+
+#[test]
+fn config_of_timm_says_what_the_weights_do_not() {
+    for (name, padding, size, resize) in [
+        ("tf_efficientnet_lite0", "same", 224, 256),
+        ("efficientnet_b0", "symmetric", 224, 256),
+        // 260 / 0.89 is 292.13.
+        ("tf_efficientnet_b2", "same", 260, 292),
+    ] {
+        let folder = saved(name, |_| ());
+        assert!(Conversion::is_of_images(folder.path()).unwrap());
+        // Without a name: the config has it.
+        let conversion = Conversion::efficientnet(folder.path(), None, &f32_options()).unwrap();
+        let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+        assert_eq!(
+            artifact.labels().unwrap(),
+            ["ant", "bee", "cow", "dog", "elk"]
+        );
+        let info = artifact.network().unwrap();
+        assert_eq!(info.padding, padding);
+        let found = (info.size, info.resize, info.crop, info.filter);
+        assert_eq!(found, (size, resize, "after resize", "bicubic"));
+    }
+    let folder = saved("tf_efficientnet_lite0", |_| ());
+    let sized = |image_size, crop| ConvertOptions {
+        image_size,
+        crop,
+        ..f32_options()
+    };
+    let found = input_of(&folder, &sized(Some(100), None));
+    assert_eq!(found, (100, 114, "after resize", "bicubic"));
+    let found = input_of(&folder, &sized(Some(100), Some(Crop::Whole)));
+    assert_eq!(found, (100, 100, "whole", "bicubic"));
+    let found = input_of(&folder, &sized(None, Some(Crop::BeforeResize)));
+    assert_eq!(found, (224, 256, "before resize", "bicubic"));
+    let folder = saved("tf_efficientnet_lite0", |config| {
+        let of = &mut config["pretrained_cfg"];
+        of["crop_mode"] = "squash".into();
+        of["crop_pct"] = 1.0.into();
+        of["interpolation"] = "bilinear".into();
+        of["test_input_size"] = serde_json::json!([3, 256, 256]);
+    });
+    let found = input_of(&folder, &f32_options());
+    assert_eq!(found, (224, 224, "whole", "bilinear"));
+    let conversion = Conversion::efficientnet(folder.path(), None, &f32_options()).unwrap();
+    let noted = (conversion.notes().iter()).any(|note| note.contains("--image-size 256"));
+    assert!(noted, "{:?}", conversion.notes());
+    // Synsets have descriptions.
+    let folder = saved("tf_efficientnet_lite0", |config| {
+        config["label_names"] =
+            serde_json::json!({"0": "n1", "1": "n2", "2": "n3", "3": "n4", "4": "n5"});
+        config["label_descriptions"] = serde_json::json!({"n1": "tench, Tinca tinca", "n5": "ox"});
+    });
+    let conversion = Conversion::efficientnet(folder.path(), None, &f32_options()).unwrap();
+    let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+    let expected = ["tench, Tinca tinca", "n2", "n3", "n4", "ox"];
+    assert_eq!(artifact.labels().unwrap(), expected);
+}
+
+#[test]
+fn configs_of_timm_that_do_not_fit_are_errors() {
+    type Change = fn(&mut serde_json::Value);
+    let changes: [(Change, &str); 14] = [
+        (
+            |c| c["architecture"] = "resnet50".into(),
+            "architecture: network \"resnet50\" is unknown",
+        ),
+        (
+            |c| c["architecture"] = 3.into(),
+            "architecture: 3 is not a string",
+        ),
+        (|c| c["global_pool"] = "max".into(), "global_pool: \"max\""),
+        (
+            |c| c["model_args"]["act_layer"] = "relu".into(),
+            "model_args.act_layer: \"relu\" makes another network",
+        ),
+        (
+            |c| c["model_args"]["in_chans"] = 1.into(),
+            "model_args.in_chans: 1 makes another network",
+        ),
+        (|c| c["model_args"] = 1.into(), "model_args: not an object"),
+        (
+            |c| c["pretrained_cfg"] = "x".into(),
+            "pretrained_cfg: not an object",
+        ),
+        (
+            |c| c["pretrained_cfg"]["crop_pct"] = 0.0.into(),
+            "pretrained_cfg.crop_pct: 0; a share of",
+        ),
+        (
+            |c| c["pretrained_cfg"]["crop_mode"] = "border".into(),
+            "pretrained_cfg.crop_mode: \"border\"",
+        ),
+        (
+            |c| c["pretrained_cfg"]["interpolation"] = "lanczos".into(),
+            "pretrained_cfg.interpolation: \"lanczos\"",
+        ),
+        (
+            |c| c["pretrained_cfg"]["input_size"] = serde_json::json!([3, 224, 200]),
+            "input_size: [3,224,200] is not [3, N, N]",
+        ),
+        (
+            |c| c["pretrained_cfg"]["std"] = serde_json::json!([1, 2]),
+            "pretrained_cfg.std: [1,2] is not three numbers",
+        ),
+        (
+            |c| c["label_names"] = serde_json::json!(["a", "b"]),
+            "label_names: 2 names for 5 logits",
+        ),
+        (
+            |c| c["label_names"] = serde_json::json!({"0": "a", "2": "b"}),
+            "label_names: class 1 is missing",
+        ),
+    ];
+    let fails = |folder: &TempDir, network: Option<&str>, words: &str| {
+        let error = Conversion::efficientnet(folder.path(), network, &f32_options());
+        let error = error.err().unwrap_or_else(|| panic!("{words}: no error"));
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.to_string().contains("config.json"), "{error}");
+    };
+    for (change, words) in changes {
+        fails(&saved("tf_efficientnet_lite0", change), None, words);
+    }
+    // A deviation of 0 is found where it would be stored.
+    let folder = saved("tf_efficientnet_lite0", |c| {
+        c["pretrained_cfg"]["std"] = serde_json::json!([0, 1, 1])
+    });
+    let error = Conversion::efficientnet(folder.path(), None, &f32_options());
+    assert!(
+        error
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("a deviation not above 0")
+    );
+    // Two names that contradict each other, and one that leaves open what the file says.
+    let folder = saved("tf_efficientnet_lite0", |_| ());
+    for name in ["efficientnet_lite0", "tf_efficientnet_b0"] {
+        fails(&folder, Some(name), &format!("not {name}, as is asked for"));
+    }
+    Conversion::efficientnet(folder.path(), Some("efficientnet-lite0"), &f32_options()).unwrap();
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use centroid::Scheme;
-use centroid::convert::{Architecture, Conversion, ConvertOptions, Plan, Pooling, Report};
+use centroid::convert::{Architecture, Conversion, ConvertOptions, Crop, Plan, Pooling, Report};
 use centroid::quant::CentroidType;
 use clap::Args;
 use serde::Serialize;
@@ -19,9 +19,9 @@ use super::{Failure, note};
 /// Make a `.centroid` file of a checkpoint
 ///
 /// Reads a Hugging Face, sentence-transformers or fairseq directory (configuration, weights, tokenizer)
-/// or the weights of an EfficientNet, or generates weights for a well-known architecture, prints what each tensor becomes, quantizes, and
-/// reports sizes and errors. The plan and the progress go to standard error, the report to standard
-/// output.
+/// or the weights of an EfficientNet (a file, or a directory of timm's), or generates weights for a
+/// well-known architecture, prints what each tensor becomes, quantizes, and reports sizes and errors. The
+/// plan and the progress go to standard error, the report to standard output.
 ///
 /// A flag goes over the plan file, and that over the defaults. `--scheme` stands in for the plan
 /// file's `scheme`; groups and tensors to which the file gives a scheme of their own keep it, and a
@@ -49,6 +49,10 @@ pub struct Convert {
     /// Height and width of the images that the network takes [default: its usual ones]
     #[arg(long, value_name = "N", value_parser = values::positive, conflicts_with = "random")]
     image_size: Option<usize>,
+    /// How a picture becomes a square: after-resize and before-resize cut out the middle, whole cuts nothing
+    /// off [default: the network's usual way]
+    #[arg(long, value_name = "HOW", value_parser = values::crop(), conflicts_with = "random")]
+    crop: Option<Crop>,
     /// Generate weights for this architecture: size and speed are real, answers are not
     #[arg(long, value_name = "ARCH", value_parser = values::architecture())]
     random: Option<Architecture>,
@@ -150,17 +154,23 @@ fn usage(error: centroid::Error) -> Failure {
 impl Convert {
     pub fn run(self) -> Result<(), Failure> {
         self.check_output()?;
-        let options = self.options()?;
+        let of_images = self.of_images()?;
+        let options = self.options(of_images)?;
         let conversion = match (&self.random, &self.checkpoint) {
             (Some(architecture), _) => Conversion::random(*architecture, &options)?,
-            (None, Some(path)) if self.of_images() => {
+            (None, Some(path)) if of_images => {
                 Conversion::efficientnet(path, self.network.as_deref(), &options)?
             }
             (None, Some(directory)) => {
-                if self.image_size.is_some() {
-                    let message = "--image-size is for networks of images, and this is a directory: \
-                                   --network says which";
-                    return Err(Failure::Usage(message.into()));
+                let given = [
+                    ("--image-size", self.image_size.is_some()),
+                    ("--crop", self.crop.is_some()),
+                ];
+                if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
+                    return Err(Failure::Usage(format!(
+                        "{flag} is for networks of images, and this is a directory without timm's \
+                         config.json: --network says which"
+                    )));
                 }
                 Conversion::from_directory(directory, &options)?
             }
@@ -183,12 +193,12 @@ impl Convert {
     }
 
     /// Whether a network of images is to be converted.
-    fn of_images(&self) -> bool {
-        match (&self.random, &self.checkpoint) {
+    fn of_images(&self) -> Result<bool, Failure> {
+        Ok(match (&self.random, &self.checkpoint) {
             (Some(architecture), _) => architecture.name().starts_with("efficientnet"),
-            (None, Some(path)) => self.network.is_some() || path.is_file(),
+            (None, Some(path)) => self.network.is_some() || Conversion::is_of_images(path)?,
             (None, None) => false,
-        }
+        })
     }
 
     /// Fails before hours of work whose result could not be written.
@@ -211,9 +221,9 @@ impl Convert {
         }
     }
 
-    fn options(&self) -> Result<ConvertOptions, Failure> {
+    fn options(&self, of_images: bool) -> Result<ConvertOptions, Failure> {
         let mut plan = (self.quantization).plan(self.random, self.plan.as_deref())?;
-        self.change_groups(&mut plan)?;
+        self.change_groups(&mut plan, of_images)?;
         plan.seed = self.seed.unwrap_or(plan.seed);
         plan.kmeans_full |= self.kmeans_full;
         let calibration = match &self.calibrate {
@@ -229,16 +239,17 @@ impl Convert {
             labels: self.labels.clone().map(|labels| labels.0),
             calibration,
             image_size: self.image_size,
+            crop: self.crop,
         })
     }
 
     /// Flags for all groups. Each one changes those whose scheme knows it, of which there must be
     /// one.
-    fn change_groups(&self, plan: &mut Plan) -> Result<(), Failure> {
+    fn change_groups(&self, plan: &mut Plan, of_images: bool) -> Result<(), Failure> {
         use Scheme::{Int4, Int8, Pq};
         let scales: &[Scheme] = &[Pq, Int8, Int4];
         // The plan has groups for both.
-        let groups = match self.of_images() {
+        let groups = match of_images {
             true => values::OF_IMAGES,
             false => values::OF_TEXTS,
         };

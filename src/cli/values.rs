@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use centroid::convert::{Architecture, Pooling};
+use centroid::convert::{Architecture, Crop, Pooling};
 use centroid::quant::CentroidType;
 use centroid::{Group, Mode, Scheme};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -31,6 +31,14 @@ pub fn pooling() -> impl TypedValueParser<Value = Pooling> {
         ("mean", Pooling::Mean),
         ("cls", Pooling::Cls),
         ("max", Pooling::Max),
+    ])
+}
+
+pub fn crop() -> impl TypedValueParser<Value = Crop> {
+    one_of([
+        ("after-resize", Crop::AfterResize),
+        ("before-resize", Crop::BeforeResize),
+        ("whole", Crop::Whole),
     ])
 }
 

@@ -69,6 +69,28 @@ impl From<Pooling> for encoder::Pooling {
     }
 }
 
+/// How a picture becomes the square that a network takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Crop {
+    /// The shorter side is resized to 32 pixels more than the network takes, then the middle is cut out.
+    AfterResize,
+    /// The middle, as large a share, is cut out and then resized.
+    BeforeResize,
+    /// All of it is resized, whatever its shape.
+    Whole,
+}
+
+impl From<Crop> for models::efficientnet::Crop {
+    fn from(crop: Crop) -> Self {
+        match crop {
+            Crop::AfterResize => Self::AfterResize,
+            Crop::BeforeResize => Self::BeforeResize,
+            Crop::Whole => Self::Whole,
+        }
+    }
+}
+
 /// What to make of a checkpoint.
 #[derive(Debug, Clone, Default)]
 pub struct ConvertOptions {
@@ -90,6 +112,8 @@ pub struct ConvertOptions {
     pub calibration: Vec<String>,
     /// Height and width of the images that a network of images takes, over its usual ones.
     pub image_size: Option<usize>,
+    /// How pictures become squares, over the network's usual way.
+    pub crop: Option<Crop>,
 }
 
 /// A checkpoint that has been read and checked, and a plan for it.
@@ -167,7 +191,8 @@ impl Conversion {
 
     /// Reads the weights of an EfficientNet (`network`: `efficientnet-lite0` to `efficientnet-b7`, or none to know
     /// it by its tensors' shapes) under the names of `timm` or `efficientnet-pytorch`: a file, or a directory
-    /// as [`Checkpoint::open`] knows it.
+    /// as [`Checkpoint::open`] knows it. Where timm's `config.json` is in the directory, it says which network
+    /// that is, how pictures are prepared, and what the labels are called.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape, if the network is not known, or if an option is for
@@ -178,6 +203,16 @@ impl Conversion {
         options: &ConvertOptions,
     ) -> Result<Self> {
         efficientnet::read(path.as_ref(), network, options)
+    }
+
+    /// Whether a checkpoint is for [`efficientnet`](Self::efficientnet) and not for
+    /// [`from_directory`](Self::from_directory): a file, or a directory with timm's `config.json`.
+    ///
+    /// # Errors
+    /// If there is a `config.json` that cannot be read.
+    pub fn is_of_images(path: impl AsRef<Path>) -> Result<bool> {
+        let path = path.as_ref();
+        Ok(path.is_file() || efficientnet::timm::Timm::read(path)?.is_some())
     }
 
     /// Prepares an artifact of a well-known shape with generated weights: for measuring size and

@@ -145,6 +145,7 @@ fn square(picture: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
             let size = size as u32;
             imageops::resize(&middle(picture, [side; 2]), size, size, filter)
         }
+        Crop::Whole => imageops::resize(picture, size as u32, size as u32, filter),
     }
 }
 

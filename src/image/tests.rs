@@ -43,10 +43,21 @@ fn the_middle_is_cut_out() {
     assert_eq!(upright.get_pixel(0, 0), &Rgb([2, 4, 7]));
 }
 
+/// Columns of two colours that only the whole picture has in equal parts.
+#[test]
+fn nothing_is_cut_off_a_whole_picture() {
+    let picture = RgbImage::from_fn(64, 8, |x, _| Rgb([if x < 32 { 0 } else { 200 }, 0, 0]));
+    let whole = square(&picture, &preprocessing(8, 8, Crop::Whole));
+    let row: Vec<u8> = (0..8).map(|x| whole.get_pixel(x, 4)[0]).collect();
+    assert_eq!(row, [0, 0, 0, row[3], row[4], 200, 200, 200]);
+    // The cubic's overshoot.
+    assert!(row[3] < 20 && row[4] > 180, "{row:?}");
+}
+
 #[test]
 fn any_shape_becomes_a_square() {
     for (width, height) in [(1, 1), (1, 500), (3000, 2), (2, 3), (640, 480)] {
-        for crop in [Crop::AfterResize, Crop::BeforeResize] {
+        for crop in [Crop::AfterResize, Crop::BeforeResize, Crop::Whole] {
             for filter in [Filter::Bilinear, Filter::Bicubic] {
                 let preprocessing = Preprocessing {
                     filter,

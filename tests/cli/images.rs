@@ -90,6 +90,8 @@ fn what_is_not_for_pictures_is_refused() {
     let output = folder.path("x.centroid");
     let flags = ["convert", directory, "--image-size", "64", "-o", &output];
     centroid(&flags).fails(2, &["--network says which"]);
+    let flags = ["convert", directory, "--crop", "whole", "-o", &output];
+    centroid(&flags).fails(2, &["--crop is for networks of images"]);
 }
 
 #[test]

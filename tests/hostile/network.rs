@@ -243,19 +243,24 @@ fn network_sizes() {
         format,
         "resize 8 is less than the size 9",
     );
+    body(
+        |n| n.crop = 3,
+        format,
+        "resize 12 is not the size 9, though nothing is cut off",
+    );
 }
 
 #[test]
 fn network_enumerations() {
     type Field = fn(&mut Network) -> &mut u32;
-    let fields: [(&str, Field); 4] = [
-        ("activation", |n| &mut n.activation),
-        ("padding", |n| &mut n.padding),
-        ("crop", |n| &mut n.crop),
-        ("filter", |n| &mut n.filter),
+    let fields: [(&str, u32, Field); 4] = [
+        ("activation", 2, |n| &mut n.activation),
+        ("padding", 2, |n| &mut n.padding),
+        ("crop", 3, |n| &mut n.crop),
+        ("filter", 2, |n| &mut n.filter),
     ];
-    for (name, field) in fields {
-        for value in [0, 3, u32::MAX] {
+    for (name, known, field) in fields {
+        for value in [0, known + 1, u32::MAX] {
             let words = format!("the network's {name} {value} is unknown");
             body(|n| *field(n) = value, ErrorKind::Unsupported, &words);
         }

@@ -13,12 +13,13 @@ One JSON file a network:
 
 u(t, i) is in [-1, 1): the upper 24 bits of splitmix64's output for the state (t << 32) + i, divided by
 2^23, minus 1. Weights keep the variance of what they get about the same, and batch norms are far from doing
-nothing. Images are `[height][width][3]`.
+nothing. Images are `[height][width][3]`. NAME.config.json is what timm writes beside a network's weights.
 """
 
 import argparse
 import json
 import pathlib
+import tempfile
 
 import numpy
 import torch
@@ -86,6 +87,7 @@ def write(path, golden):
 def main():
     import timm
     from efficientnet_pytorch import EfficientNet
+    from timm.models import save_for_hf
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
@@ -98,6 +100,10 @@ def main():
     for name, size in ("tf_efficientnet_lite0", 65), ("efficientnet_b0", 63), ("tf_efficientnet_b2", 50):
         model = timm.create_model(name, pretrained=False, num_classes=5)
         write(out / f"{name}.json", golden(model, name, size, 5))
+        # What timm writes beside the weights.
+        with tempfile.TemporaryDirectory() as folder:
+            save_for_hf(model, folder, {"label_names": ["ant", "bee", "cow", "dog", "elk"]})
+            (out / f"{name}.config.json").write_text((pathlib.Path(folder) / "config.json").read_text() + "\n")
 
 
 if __name__ == "__main__":

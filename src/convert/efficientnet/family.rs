@@ -147,7 +147,16 @@ impl Config {
     /// Gives the input another height and width.
     pub(super) fn resize_input(&mut self, size: usize) {
         self.input.size = size;
-        self.input.resize = size + CROPPED;
+        self.input.resize = match self.input.crop {
+            Crop::Whole => size,
+            _ => size + CROPPED,
+        };
+    }
+
+    /// Makes pictures squares in another way, with the usual margin.
+    pub(super) fn crop_input(&mut self, crop: Crop) {
+        self.input.crop = crop;
+        self.resize_input(self.input.size);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod family;
 mod names;
+pub(super) mod timm;
 #[cfg(feature = "train")]
 pub(super) mod training;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use self::family::Network;
 use self::names::{Layer, Part, Style};
+use self::timm::Timm;
 
 use super::checkpoint::Checkpoint;
 use super::encode::{NewTensor, Origin};
@@ -121,9 +123,12 @@ pub(super) fn read(
     check(options)?;
     let mut checkpoint = Checkpoint::open(path)?;
     let style = Style::of(&checkpoint).map_err(|e| e.in_file(path))?;
-    let (network, variant) = match network {
-        Some(name) => known(name)?,
-        None => (find(&checkpoint, style).map_err(|e| e.in_file(path))?, None),
+    let timm = Timm::read(path)?;
+    let (network, variant) = match (network, &timm) {
+        (Some(name), None) => known(name)?,
+        (None, Some(timm)) => timm.network()?,
+        (Some(name), Some(timm)) => timm.network_named(name)?,
+        (None, None) => (find(&checkpoint, style).map_err(|e| e.in_file(path))?, None),
     };
     let variant = match (variant, style) {
         (Some(variant), _) => variant,
@@ -145,14 +150,25 @@ pub(super) fn read(
         Some(&[labels, _]) => labels,
         _ => return Err(missing(&format!("{classifier}.weight")).in_file(path)),
     };
+    let mut notes = checkpoint.notes().to_vec();
     let mut config = network.config(variant.fill, labels);
-    if let Some(size) = options.image_size {
-        config.resize_input(size);
+    match &timm {
+        Some(timm) => notes.extend(timm.prepare(&mut config, options.image_size)?),
+        None => options
+            .image_size
+            .into_iter()
+            .for_each(|size| config.resize_input(size)),
+    }
+    if let Some(crop) = options.crop {
+        config.crop_input(crop.into());
     }
     // Limits first: what follows allocates by these counts.
     config.to_body()?;
-    let mut notes = checkpoint.notes().to_vec();
-    let names = match &options.labels {
+    let given = match (&options.labels, &timm) {
+        (None, Some(timm)) => timm.labels(labels)?,
+        (given, _) => given.clone(),
+    };
+    let names = match &given {
         Some(names) if names.len() != labels => {
             let message = format!("{} labels are given for {labels} logits", names.len());
             return Err(Error::new(ErrorKind::Config, message));
@@ -207,7 +223,13 @@ pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion>
     let (network, _) = known(name)?;
     let labels = options.labels.clone();
     let labels = labels.unwrap_or((0..LABELS).map(|i| format!("LABEL_{i}")).collect());
-    let config = network.config(Fill::Same, labels.len());
+    let mut config = network.config(Fill::Same, labels.len());
+    if let Some(size) = options.image_size {
+        config.resize_input(size);
+    }
+    if let Some(crop) = options.crop {
+        config.crop_input(crop.into());
+    }
     config.to_body()?;
     let tensors = tensor_table(&config);
     let planned = options.plan.resolve(&tensors)?;

@@ -40,6 +40,8 @@ ids! {
         AfterResize = 1, "after resize";
         /// The middle, `size / resize` of the shorter side, is cut out and then resized.
         BeforeResize = 2, "before resize";
+        /// All of it is resized to `size`, whatever its shape; `resize` is `size`.
+        Whole = 3, "whole";
     }
 }
 

@@ -24,7 +24,7 @@ pub struct NetworkInfo {
     pub size: usize,
     /// The side from which the input is cut, in pixels.
     pub resize: usize,
-    /// `after resize` or `before resize`.
+    /// `after resize`, `before resize` or `whole`.
     pub crop: &'static str,
     /// `bilinear` or `bicubic`.
     pub filter: &'static str,

@@ -79,6 +79,12 @@ impl Config {
                 "resize {resize} is less than the size {size}"
             )));
         }
+        let crop = enumerated(Crop::from_id(body.crop), "crop", body.crop)?;
+        if crop == Crop::Whole && resize != size {
+            return Err(Error::format(format!(
+                "resize {resize} is not the size {size}, though nothing is cut off"
+            )));
+        }
         let finite = body.mean.iter().all(|v| v.is_finite())
             && body.deviation.iter().all(|v| v.is_normal() && *v > 0.0);
         if !finite {
@@ -96,7 +102,7 @@ impl Config {
             input: Preprocessing {
                 size,
                 resize,
-                crop: enumerated(Crop::from_id(body.crop), "crop", body.crop)?,
+                crop,
                 filter: enumerated(Filter::from_id(body.filter), "filter", body.filter)?,
                 mean: body.mean,
                 deviation: body.deviation,

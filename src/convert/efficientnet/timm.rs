@@ -1,0 +1,240 @@
+//! What `timm` writes beside a network's weights (`timm.models.save_for_hf`, the hub's directories): a
+//! `config.json` with the network's name, how pictures are prepared, and what its classes are called.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::super::config::Json;
+use super::family::Network;
+use super::{Variant, known};
+use crate::error::Result;
+use crate::models::efficientnet::{Config, Crop, Filter};
+
+/// What a picture's side is cut to where nothing is said (`timm.data.constants`).
+const CROP: f64 = 0.875;
+/// Arguments of a network's making that change nothing of what it answers.
+const HARMLESS: [&str; 6] = [
+    "num_classes",
+    "drop_rate",
+    "drop_path_rate",
+    "drop_connect_rate",
+    "scriptable",
+    "exportable",
+];
+
+/// A `config.json` of timm's.
+pub(in super::super) struct Timm {
+    json: Json,
+    /// `pretrained_cfg`, of a file of its own for messages.
+    pretrained: Json,
+}
+
+impl Timm {
+    /// That of a directory; `None` if there is none, or one of another kind.
+    pub(in super::super) fn read(directory: &Path) -> Result<Option<Self>> {
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        let path = directory.join("config.json");
+        let Some(json) = Json::read(path.clone())? else {
+            return Ok(None);
+        };
+        if json.get("architecture").is_none() {
+            return Ok(None);
+        }
+        let pretrained = pretrained(&json, path)?;
+        Ok(Some(Self { json, pretrained }))
+    }
+
+    pub(super) fn network(&self) -> Result<(Network, Option<Variant>)> {
+        let name = self.json.string("architecture")?.unwrap_or_default();
+        self.check()?;
+        known(name).map_err(|e| self.json.fail("architecture", e))
+    }
+
+    /// The same, where a name is given, too, which has to be that of the file.
+    pub(super) fn network_named(&self, name: &str) -> Result<(Network, Option<Variant>)> {
+        let (of_file, given) = (self.network()?, known(name)?);
+        let fill = |variant: Option<Variant>| variant.map(|variant| variant.fill);
+        // efficientnet-b0 leaves open which of the two it is.
+        if of_file.0 != given.0 || (given.1.is_some() && fill(of_file.1) != fill(given.1)) {
+            let message = format!("not {name}, as is asked for");
+            return Err(self.json.fail("architecture", message));
+        }
+        Ok(of_file)
+    }
+
+    /// What would make another network of it.
+    fn check(&self) -> Result<()> {
+        match self.json.string("global_pool")? {
+            None | Some("avg") => {}
+            Some(other) => {
+                let message = format!("{other:?}; only \"avg\" is supported");
+                return Err(self.json.fail("global_pool", message));
+            }
+        }
+        let arguments = match self.json.get("model_args") {
+            None => return Ok(()),
+            Some(Value::Object(arguments)) => arguments,
+            Some(_) => return Err(self.json.fail("model_args", "not an object")),
+        };
+        for (name, value) in arguments {
+            let usual = match name.as_str() {
+                "in_chans" => value == 3,
+                "global_pool" => value == "avg",
+                name => HARMLESS.contains(&name) || value.is_null(),
+            };
+            if !usual {
+                let message = format!("{value} makes another network, which is not supported");
+                return Err(self.json.fail(&format!("model_args.{name}"), message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a network the preparation of pictures that the file says, at this size if there is one. Returns
+    /// what is worth telling.
+    pub(super) fn prepare(
+        &self,
+        config: &mut Config,
+        size: Option<usize>,
+    ) -> Result<Option<String>> {
+        let of_file = self.sides("input_size")?;
+        let input = &mut config.input;
+        input.size = size.or(of_file).unwrap_or(input.size);
+        // timm's own evaluation resizes first.
+        let mode = self.pretrained.string("crop_mode")?;
+        let share = self.number("crop_pct")?.unwrap_or(CROP);
+        if !(0.5..=1.0).contains(&share) {
+            let message = format!("{share}; a share of 0.5 to 1 is supported");
+            return Err(self.fail("crop_pct", message));
+        }
+        // As timm, down to the rounding.
+        input.resize = (input.size as f64 / share).floor() as usize;
+        input.crop = match mode {
+            None | Some("center") => Crop::AfterResize,
+            Some("squash") if input.resize == input.size => Crop::Whole,
+            Some(other) => {
+                let message = format!("{other:?} with crop_pct {share} is not supported");
+                return Err(self.fail("crop_mode", message));
+            }
+        };
+        input.filter = match self.pretrained.string("interpolation")? {
+            None | Some("bicubic") => Filter::Bicubic,
+            Some("bilinear") => Filter::Bilinear,
+            Some(other) => {
+                let message = format!("{other:?}; bicubic and bilinear are supported");
+                return Err(self.fail("interpolation", message));
+            }
+        };
+        for (field, values) in [("mean", &mut input.mean), ("std", &mut input.deviation)] {
+            if let Some(colors) = self.colors(field)? {
+                *values = colors;
+            }
+        }
+        let tested = self.sides("test_input_size")?;
+        Ok(tested.filter(|tested| *tested != input.size).map(|tested| {
+            format!("its config.json has another size for evaluation: --image-size {tested}")
+        }))
+    }
+
+    /// The classes' names, if the file has any.
+    pub(super) fn labels(&self, count: usize) -> Result<Option<Vec<String>>> {
+        let (of, field) = match (
+            self.json.get("label_names"),
+            self.pretrained.get("label_names"),
+        ) {
+            (Some(_), _) => (&self.json, "label_names"),
+            (None, Some(_)) => (&self.pretrained, "label_names"),
+            (None, None) => return Ok(None),
+        };
+        let names: Vec<&Value> = match of.get(field) {
+            Some(Value::Array(names)) => names.iter().collect(),
+            Some(Value::Object(names)) => {
+                let of_class = |class: usize| {
+                    let name = names.get(&class.to_string());
+                    name.ok_or_else(|| of.fail(field, format!("class {class} is missing")))
+                };
+                let named: Result<Vec<&Value>> = (0..names.len()).map(of_class).collect();
+                named?
+            }
+            _ => return Err(of.fail(field, "neither a list nor an object")),
+        };
+        if names.len() != count {
+            let message = format!("{} names for {count} logits", names.len());
+            return Err(of.fail(field, message));
+        }
+        // WordNet's synsets, for instance, have descriptions that people can read.
+        let described = match of.get("label_descriptions") {
+            Some(Value::Object(described)) => Some(described),
+            _ => None,
+        };
+        let readable = |(class, name): (usize, &&Value)| {
+            let name = name.as_str().ok_or_else(|| {
+                of.fail(field, format!("the name of class {class} is not a string"))
+            })?;
+            let text = described.and_then(|described| described.get(name)?.as_str());
+            Ok(text.unwrap_or(name).to_owned())
+        };
+        names
+            .iter()
+            .enumerate()
+            .map(readable)
+            .collect::<Result<_>>()
+            .map(Some)
+    }
+
+    fn fail(&self, field: &str, message: impl std::fmt::Display) -> crate::error::Error {
+        self.pretrained
+            .fail(&format!("pretrained_cfg.{field}"), message)
+    }
+
+    /// Height and width, which have to be the same, of three colours.
+    fn sides(&self, field: &str) -> Result<Option<usize>> {
+        let Some(value) = self.pretrained.get(field) else {
+            return Ok(None);
+        };
+        let sizes: Option<Vec<u64>> =
+            (value.as_array()).map(|sizes| sizes.iter().map_while(Value::as_u64).collect());
+        match sizes.as_deref() {
+            Some(&[3, high, wide]) if high == wide && (1..=1 << 16).contains(&high) => {
+                Ok(Some(high as usize))
+            }
+            _ => Err(self.fail(field, format!("{value} is not [3, N, N]"))),
+        }
+    }
+
+    fn number(&self, field: &str) -> Result<Option<f64>> {
+        match self.pretrained.get(field) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.fail(field, format!("{value} is not a number"))),
+            },
+        }
+    }
+
+    /// A value for each colour, from 0 to 1 there and from 0 to 255 here.
+    fn colors(&self, field: &str) -> Result<Option<[f32; 3]>> {
+        let Some(value) = self.pretrained.get(field) else {
+            return Ok(None);
+        };
+        let numbers: Option<Vec<f64>> =
+            (value.as_array()).map(|numbers| numbers.iter().map_while(Value::as_f64).collect());
+        match numbers.as_deref() {
+            Some(&[red, green, blue]) => Ok(Some([red, green, blue].map(|v| (255.0 * v) as f32))),
+            _ => Err(self.fail(field, format!("{value} is not three numbers"))),
+        }
+    }
+}
+
+/// What the file says of the weights; files of some years ago have the same fields beside the architecture.
+fn pretrained(json: &Json, path: PathBuf) -> Result<Json> {
+    let object = match json.get("pretrained_cfg") {
+        Some(Value::Object(object)) => object.clone(),
+        Some(_) => return Err(json.fail("pretrained_cfg", "not an object")),
+        None => Map::new(),
+    };
+    Ok(Json::made(path, object))
+}
