@@ -54,7 +54,7 @@ pub use models::efficientnet::NetworkInfo;
 pub use models::encoder::EncoderInfo;
 pub use nn::Mode;
 #[cfg(feature = "text")]
-pub use pipeline::{Classification, Embedding, SentenceEmbedder, TextClassifier};
+pub use pipeline::{Classification, Embedding, EmbeddingMatrix, SentenceEmbedder, TextClassifier};
 #[cfg(feature = "image")]
 pub use pipeline::{ImageClassification, ImageClassifier};
 #[cfg(any(feature = "text", feature = "image"))]

@@ -107,6 +107,12 @@ fn it_stays_close_to_the_original() {
         .unwrap();
         assert_eq!(embedder.dimensions(), DIMENSIONS);
         let found = embedder.embed(&texts).unwrap();
+        // The same in one array.
+        let matrix = embedder.embed_matrix(&texts).unwrap();
+        let rows: Vec<f32> = found.iter().flat_map(|of| of.vector.clone()).collect();
+        assert_eq!(matrix.values, rows);
+        assert!(found.iter().map(|of| of.tokens).eq(matrix.tokens));
+        assert!(embedder.embed_matrix(&[]).unwrap().values.is_empty());
         for (found, ids) in found.iter().zip(&ids) {
             // All but the last, which is the separator also where a text was cut.
             let kept = found.ids.len() - 1;

@@ -102,10 +102,9 @@ impl TextClassifier {
     }
 
     fn run(&self, texts: &Texts) -> Result<Vec<Classification>> {
-        let results = self.model.run(texts)?;
-        Ok(results
-            .into_iter()
-            .map(|(encoded, logits)| self.classification(encoded, &logits))
+        let (encoded, rows) = self.model.run(texts)?;
+        Ok((encoded.into_iter().zip(rows.iter()))
+            .map(|(encoded, logits)| self.classification(encoded, logits))
             .collect())
     }
 

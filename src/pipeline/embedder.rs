@@ -30,6 +30,18 @@ pub struct Embedding {
     pub truncated: bool,
 }
 
+/// The vectors of texts in one array.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct EmbeddingMatrix {
+    /// `[texts][dimensions]`
+    pub values: Vec<f32>,
+    /// Number of tokens of each text, special tokens included.
+    pub tokens: Vec<usize>,
+    /// Whether each text was cut to the limit.
+    pub truncated: Vec<bool>,
+}
+
 impl SentenceEmbedder {
     /// Maps the file at `path`, with default [`Options`].
     ///
@@ -99,12 +111,36 @@ impl SentenceEmbedder {
         self.run(&Texts::Ids(texts))
     }
 
+    /// Embeds texts into one array, `[texts][dimensions]`, as those take it who go on with matrices.
+    ///
+    /// # Errors
+    /// As for [`SentenceEmbedder::embed`].
+    pub fn embed_matrix(&self, texts: &[&str]) -> Result<EmbeddingMatrix> {
+        self.matrix(&Texts::Single(texts))
+    }
+
+    /// Embeds each pair of texts as one input, into one array.
+    ///
+    /// # Errors
+    /// As for [`SentenceEmbedder::embed`].
+    pub fn embed_pairs_matrix(&self, pairs: &[(&str, &str)]) -> Result<EmbeddingMatrix> {
+        self.matrix(&Texts::Pairs(pairs))
+    }
+
+    fn matrix(&self, texts: &Texts) -> Result<EmbeddingMatrix> {
+        let (encoded, rows) = self.model.run(texts)?;
+        Ok(EmbeddingMatrix {
+            values: rows.values,
+            tokens: encoded.iter().map(|text| text.tokens).collect(),
+            truncated: encoded.iter().map(|text| text.truncated).collect(),
+        })
+    }
+
     fn run(&self, texts: &Texts) -> Result<Vec<Embedding>> {
-        let results = self.model.run(texts)?;
-        Ok(results
-            .into_iter()
+        let (encoded, rows) = self.model.run(texts)?;
+        Ok((encoded.into_iter().zip(rows.iter()))
             .map(|(encoded, vector)| Embedding {
-                vector,
+                vector: vector.to_vec(),
                 tokens: encoded.tokens,
                 truncated: encoded.truncated,
                 ids: encoded.ids,

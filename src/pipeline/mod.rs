@@ -14,7 +14,7 @@ mod texts;
 #[cfg(feature = "text")]
 pub use classifier::{Classification, TextClassifier};
 #[cfg(feature = "text")]
-pub use embedder::{Embedding, SentenceEmbedder};
+pub use embedder::{Embedding, EmbeddingMatrix, SentenceEmbedder};
 #[cfg(feature = "image")]
 pub use images::{ImageClassification, ImageClassifier};
 pub use labels::LabelScore;

@@ -58,12 +58,12 @@ impl TextModel {
         })
     }
 
-    /// The values of each text, in the order of the texts.
+    /// The tokens and the values of each text, in the order of the texts.
     ///
     /// # Errors
     /// Names the first text that cannot be tokenized, or else the first that the model has no rows
     /// for, or else the first whose result is not finite.
-    pub(super) fn run<'t>(&self, texts: &'t Texts<'t>) -> Result<Vec<(Encoded, Vec<f32>)>> {
+    pub(super) fn run<'t>(&self, texts: &'t Texts<'t>) -> Result<(Vec<Encoded>, Rows)> {
         let encoded = self.machine.in_pool(texts.nanoseconds(), |_| match texts {
             Texts::Single(texts) => self
                 .tokenizer
@@ -77,8 +77,10 @@ impl TextModel {
         })?;
         let tokens = encoded.iter().map(|text| text.ids.len()).sum();
         let nanoseconds = self.encoder.nanoseconds(self.machine.context, tokens);
-        self.machine
-            .in_pool(nanoseconds, |context| self.forward(context, encoded))
+        let rows = self
+            .machine
+            .in_pool(nanoseconds, |context| self.forward(context, &encoded))?;
+        Ok((encoded, rows))
     }
 
     /// A text of token ids, as if the tokenizer had made it.
@@ -109,7 +111,7 @@ impl TextModel {
 
     /// Alike texts share a forward pass: they are taken in the order of their lengths. A text's
     /// result does not depend on that.
-    fn forward(&self, context: Context, encoded: Vec<Encoded>) -> Result<Vec<(Encoded, Vec<f32>)>> {
+    fn forward(&self, context: Context, encoded: &[Encoded]) -> Result<Rows> {
         for (i, text) in encoded.iter().enumerate() {
             if text.ids.is_empty() {
                 // A tokenizer without special tokens makes nothing of an empty text.
@@ -121,12 +123,12 @@ impl TextModel {
         let mut order: Vec<usize> = (0..encoded.len()).collect();
         // The longest first, so that the arena need not grow.
         order.sort_unstable_by_key(|&i| (Reverse(encoded[i].ids.len()), i));
-        let mut results = vec![Vec::new(); encoded.len()];
+        let mut rows = Rows::default();
         let mut arena = self.encoder.arena();
         let mut rest = &order[..];
         while !rest.is_empty() {
             let members = rest
-                .split_off(..first_batch(&encoded, rest))
+                .split_off(..first_batch(encoded, rest))
                 .expect("in range");
             arena.clear();
             for &i in members {
@@ -135,21 +137,38 @@ impl TextModel {
             }
             let values = self.encoder.forward(context, &mut arena);
             let width = values.len() / members.len();
+            if rows.values.is_empty() {
+                rows = Rows {
+                    values: vec![0.0; encoded.len() * width],
+                    width,
+                };
+            }
             for (&i, values) in members.iter().zip(values.chunks_exact(width)) {
-                results[i] = values.to_vec();
+                rows.values[i * width..][..width].copy_from_slice(values);
             }
         }
-        if let Some(i) = results
-            .iter()
-            .position(|v| v.iter().any(|v| !v.is_finite()))
-        {
+        if let Some(i) = rows.iter().position(|v| v.iter().any(|v| !v.is_finite())) {
             let error = Error::new(
                 ErrorKind::Input,
                 "the model's output is not finite: its weights overflow on this text",
             );
             return Err(self.artifact.locate(error).in_text(i));
         }
-        Ok(encoded.into_iter().zip(results).collect())
+        Ok(rows)
+    }
+}
+
+/// What a model gives for texts, `[texts][width]`.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) values: Vec<f32>,
+    width: usize,
+}
+
+impl Rows {
+    /// The values of each text.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks_exact(self.width.max(1))
     }
 }
 

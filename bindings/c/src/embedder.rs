@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 use std::ptr;
 
-use runtime::Embedding;
+use runtime::EmbeddingMatrix;
 
 use crate::borrowed::{self, handle, texts};
 use crate::model::{Bytes, open};
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn centroid_embedder_embed(
             truncated,
         };
         place.check(embedder, count)?;
-        let embeddings = embedder.model.embed(&texts)?;
+        let embeddings = embedder.model.embed_matrix(&texts)?;
         // SAFETY: what the caller promises; there is enough of it.
         unsafe { place.fill(&embeddings) };
         Ok(())
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn centroid_embedder_embed_pairs(
             truncated,
         };
         place.check(embedder, count)?;
-        let embeddings = embedder.model.embed_pairs(&pairs)?;
+        let embeddings = embedder.model.embed_pairs_matrix(&pairs)?;
         // SAFETY: what the caller promises; there is enough of it.
         unsafe { place.fill(&embeddings) };
         Ok(())
@@ -216,21 +216,21 @@ impl Vectors {
     ///
     /// # Safety
     /// [`check`](Self::check) succeeded for as many, and the places may be written to.
-    unsafe fn fill(&self, embeddings: &[Embedding]) {
-        let mut at = 0;
-        for (i, of) in embeddings.iter().enumerate() {
-            let vector = &of.vector;
-            // SAFETY: all vectors together are at most `capacity` values, by the check; `out` is the caller's
-            // and no vector of ours.
-            unsafe {
-                self.out
-                    .add(at)
-                    .copy_from_nonoverlapping(vector.as_ptr(), vector.len())
-            };
-            at += vector.len();
-            if !self.truncated.is_null() {
+    unsafe fn fill(&self, embeddings: &EmbeddingMatrix) {
+        let values = &embeddings.values;
+        if values.is_empty() {
+            return;
+        }
+        // SAFETY: by the check there is place for all of them, and none is NULL or not aligned; `out` is the
+        // caller's and no array of ours.
+        unsafe {
+            self.out
+                .copy_from_nonoverlapping(values.as_ptr(), values.len())
+        };
+        if !self.truncated.is_null() {
+            for (i, truncated) in embeddings.truncated.iter().enumerate() {
                 // SAFETY: there is a place for each text, as the caller promises.
-                unsafe { self.truncated.add(i).write(of.truncated) };
+                unsafe { self.truncated.add(i).write(*truncated) };
             }
         }
     }
