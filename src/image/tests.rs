@@ -49,9 +49,10 @@ fn nothing_is_cut_off_a_whole_picture() {
     let picture = RgbImage::from_fn(64, 8, |x, _| Rgb([if x < 32 { 0 } else { 200 }, 0, 0]));
     let whole = square(&picture, &preprocessing(8, 8, Crop::Whole));
     let row: Vec<u8> = (0..8).map(|x| whole.get_pixel(x, 4)[0]).collect();
-    assert_eq!(row, [0, 0, 0, row[3], row[4], 200, 200, 200]);
-    // The cubic's overshoot.
-    assert!(row[3] < 20 && row[4] > 180, "{row:?}");
+    // Whole columns of one colour at both ends, but for the cubic's overshoot; none where the middle is cut out.
+    let near = |found: u8, wanted: u8| found.abs_diff(wanted) <= 4;
+    assert!(row[..3].iter().all(|&red| near(red, 0)), "{row:?}");
+    assert!(row[5..].iter().all(|&red| near(red, 200)), "{row:?}");
 }
 
 #[test]

@@ -71,7 +71,11 @@ impl ImageClassifier {
         mode: &str,
         isa: Option<String>,
     ) -> PyResult<Self> {
-        Ok(Self(Model::open(py, path, settings(threads, mode, isa))?))
+        Ok(Self(Model::open(
+            py,
+            path,
+            Settings::new(threads, mode, isa),
+        )?))
     }
 
     /// A model in memory: the bytes of a `.centroid` file, which are copied. It cannot be pickled.
@@ -87,7 +91,7 @@ impl ImageClassifier {
         Ok(Self(Model::from_bytes(
             py,
             data,
-            settings(threads, mode, isa),
+            Settings::new(threads, mode, isa),
         )?))
     }
 
@@ -187,14 +191,5 @@ impl ImageClassifier {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(self.0.shown("ImageClassifier", self.isa(py)?))
-    }
-}
-
-fn settings(threads: usize, mode: &str, isa: Option<String>) -> Settings {
-    Settings {
-        threads,
-        mode: Some(mode.into()),
-        isa,
-        ..Settings::default()
     }
 }

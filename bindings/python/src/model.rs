@@ -12,25 +12,44 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::errors::told;
 
 /// How a model runs, as its constructor was told.
-#[derive(Clone, Default)]
 pub(crate) struct Settings {
-    pub(crate) threads: usize,
-    pub(crate) mode: Option<String>,
-    pub(crate) isa: Option<String>,
-    pub(crate) max_length: Option<usize>,
-    pub(crate) truncation: bool,
+    threads: usize,
+    mode: String,
+    isa: Option<String>,
+    max_length: Option<usize>,
+    truncation: bool,
 }
 
 impl Settings {
-    fn options(&self) -> PyResult<Options> {
-        let mut options = Options::new().threads(self.threads);
-        if let Some(name) = &self.mode {
-            let known = [Mode::Int8, Mode::Exact]
-                .into_iter()
-                .find(|mode| mode.name() == name);
-            let message = || format!("mode {name:?} is neither \"int8\" nor \"exact\"");
-            options = options.mode(known.ok_or_else(|| PyValueError::new_err(message()))?);
+    pub(crate) fn new(threads: usize, mode: &str, isa: Option<String>) -> Self {
+        Self::of_texts(threads, mode, isa, None, false)
+    }
+
+    pub(crate) fn of_texts(
+        threads: usize,
+        mode: &str,
+        isa: Option<String>,
+        max_length: Option<usize>,
+        truncation: bool,
+    ) -> Self {
+        Self {
+            threads,
+            mode: mode.into(),
+            isa,
+            max_length,
+            truncation,
         }
+    }
+
+    fn options(&self) -> PyResult<Options> {
+        let mode = [Mode::Int8, Mode::Exact]
+            .into_iter()
+            .find(|mode| mode.name() == self.mode);
+        let Some(mode) = mode else {
+            let message = format!("mode {:?} is neither \"int8\" nor \"exact\"", self.mode);
+            return Err(PyValueError::new_err(message));
+        };
+        let mut options = Options::new().threads(self.threads).mode(mode);
         if let Some(name) = &self.isa {
             options = options.isa(name.as_str());
         }
@@ -47,7 +66,7 @@ impl Settings {
     fn keywords<'py>(&self, py: Python<'py>, of_texts: bool) -> PyResult<Bound<'py, PyDict>> {
         let keywords = PyDict::new(py);
         keywords.set_item("threads", self.threads)?;
-        keywords.set_item("mode", self.mode.as_deref().unwrap_or(Mode::Int8.name()))?;
+        keywords.set_item("mode", &self.mode)?;
         keywords.set_item("isa", &self.isa)?;
         if of_texts {
             keywords.set_item("max_length", self.max_length)?;

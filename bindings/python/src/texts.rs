@@ -82,13 +82,7 @@ impl TextClassifier {
         max_length: Option<usize>,
         truncation: bool,
     ) -> PyResult<Self> {
-        let settings = Settings {
-            threads,
-            mode: Some(mode.into()),
-            isa,
-            max_length,
-            truncation,
-        };
+        let settings = Settings::of_texts(threads, mode, isa, max_length, truncation);
         Ok(Self(Model::open(py, path, settings)?))
     }
 
@@ -104,13 +98,7 @@ impl TextClassifier {
         max_length: Option<usize>,
         truncation: bool,
     ) -> PyResult<Self> {
-        let settings = Settings {
-            threads,
-            mode: Some(mode.into()),
-            isa,
-            max_length,
-            truncation,
-        };
+        let settings = Settings::of_texts(threads, mode, isa, max_length, truncation);
         Ok(Self(Model::from_bytes(py, data, settings)?))
     }
 
@@ -288,13 +276,7 @@ impl SentenceEmbedder {
         max_length: Option<usize>,
         truncation: bool,
     ) -> PyResult<Self> {
-        let settings = Settings {
-            threads,
-            mode: Some(mode.into()),
-            isa,
-            max_length,
-            truncation,
-        };
+        let settings = Settings::of_texts(threads, mode, isa, max_length, truncation);
         Ok(Self(Model::open(py, path, settings)?))
     }
 
@@ -310,13 +292,7 @@ impl SentenceEmbedder {
         max_length: Option<usize>,
         truncation: bool,
     ) -> PyResult<Self> {
-        let settings = Settings {
-            threads,
-            mode: Some(mode.into()),
-            isa,
-            max_length,
-            truncation,
-        };
+        let settings = Settings::of_texts(threads, mode, isa, max_length, truncation);
         Ok(Self(Model::from_bytes(py, data, settings)?))
     }
 
