@@ -59,16 +59,21 @@ impl Bytes {
     /// Reads `path` into memory.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let (file, len) = open(path)?;
-        let mut chunks = allocate(len).map_err(|e| e.in_file(path))?;
+        Self::read_from(file, len).map_err(|e| e.in_file(path))
+    }
+
+    /// Reads at most `len` bytes.
+    pub(crate) fn read_from(reader: impl Read, len: usize) -> Result<Self> {
+        let mut chunks = allocate(len)?;
         let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut chunks);
         let mut filled = 0;
-        let mut file = file.take(len as u64);
+        let mut reader = reader.take(len as u64);
         loop {
-            match file.read(&mut buffer[filled..len]) {
+            match reader.read(&mut buffer[filled..len]) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io(path, e)),
+                Err(e) => return Err(Error::new(ErrorKind::Io, e.to_string()).caused_by(e)),
             }
         }
         Ok(Self::whole(Owner::Owned {
@@ -157,6 +162,35 @@ mod tests {
         assert_eq!(&*part, &[66, 67, 68, 69]);
         assert!(bytes.slice(100..201).is_none());
         assert!(part.slice(0..5).is_none());
+    }
+
+    #[test]
+    fn a_reader_gives_what_it_has() {
+        /// A few bytes at a time, with interruptions, and an error in place of the last byte.
+        struct Slow<'a>(&'a [u8], bool);
+        impl Read for Slow<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                self.1 = !self.1;
+                if self.1 {
+                    return Err(std::io::ErrorKind::Interrupted.into());
+                }
+                if self.0.len() == 1 {
+                    return Err(std::io::Error::other("the line is dead"));
+                }
+                let most = buffer.len().min(7);
+                self.0.read(&mut buffer[..most])
+            }
+        }
+        let all: Vec<u8> = (0..=255).collect();
+        let bytes = Bytes::read_from(Slow(&all, false), 140).unwrap();
+        assert_eq!(&*bytes, &all[..140]);
+        assert_eq!(bytes.as_ptr() as usize % ALIGN, 0);
+        // Cut short: as many as there are.
+        assert_eq!(Bytes::read_from(&all[..50], 140).unwrap().len(), 50);
+        let error = Bytes::read_from(Slow(&all[..8], false), 140).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.to_string(), "the line is dead");
+        assert!(Bytes::read_from(&all[..], usize::MAX / 2).is_err());
     }
 
     #[test]

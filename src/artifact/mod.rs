@@ -16,6 +16,7 @@ mod values;
 mod writer;
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use info::{PqInfo, TensorInfo, ZeroPointInfo};
@@ -76,6 +77,17 @@ impl Artifact {
     /// As for [`Artifact::open`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Self::parse(Bytes::copy(bytes)?, None)
+    }
+
+    /// Opens an artifact from the next `len` bytes of a reader, which are read straight to where they
+    /// stay. Fewer bytes are a file that was cut short.
+    ///
+    /// # Errors
+    /// As for [`Artifact::open`].
+    pub fn from_reader(reader: impl Read, len: u64) -> Result<Self> {
+        let len = usize::try_from(len)
+            .map_err(|_| Error::format("the file is larger than the address space"))?;
+        Self::parse(Bytes::read_from(reader, len)?, None)
     }
 
     fn parse(bytes: Bytes, path: Option<&Path>) -> Result<Self> {

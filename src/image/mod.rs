@@ -33,6 +33,50 @@ pub(crate) fn input(bytes: &[u8], preprocessing: &Preprocessing) -> Result<Vec<f
     Ok(normalized(&square(&picture, preprocessing), preprocessing))
 }
 
+/// The same for pixels of red, green, blue and alpha.
+///
+/// # Errors
+/// [`ErrorKind::Input`] if there are not as many as `size` (width and height) says, none, or too many.
+pub(crate) fn input_of_pixels(
+    [width, height]: [u32; 2],
+    pixels: &[u8],
+    preprocessing: &Preprocessing,
+) -> Result<Vec<f32>> {
+    check_size([width, height])?;
+    let count = u64::from(width) * u64::from(height);
+    if pixels.len() as u64 != 4 * count {
+        return Err(Error::new(
+            ErrorKind::Input,
+            format!(
+                "{} bytes where {width} x {height} pixels have {}",
+                pixels.len(),
+                4 * count
+            ),
+        ));
+    }
+    let colors = pixels
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .flat_map(|p| [p[0], p[1], p[2]]);
+    let picture = RgbImage::from_raw(width, height, colors.collect()).expect("as many pixels");
+    Ok(normalized(&square(&picture, preprocessing), preprocessing))
+}
+
+/// # Errors
+/// [`ErrorKind::Input`] if a picture of this width and height is empty or too large.
+fn check_size([width, height]: [u32; 2]) -> Result<()> {
+    let pixels = u64::from(width) * u64::from(height);
+    let message = if width > MAX_SIDE || height > MAX_SIDE {
+        format!("a picture of {width} x {height} pixels is larger than {MAX_SIDE} x {MAX_SIDE}")
+    } else if !(1..=MAX_PIXELS).contains(&pixels) {
+        format!("the picture has {pixels} pixels; 1 to {MAX_PIXELS} can be read")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Input, message))
+}
+
 fn normalized(square: &RgbImage, preprocessing: &Preprocessing) -> Vec<f32> {
     let Preprocessing {
         mean, deviation, ..
@@ -113,12 +157,7 @@ fn decode(bytes: &[u8]) -> Result<RgbImage> {
         Ok(reader)
     };
     let (width, height) = reader()?.into_dimensions().map_err(told)?;
-    let pixels = u64::from(width) * u64::from(height);
-    if width <= MAX_SIDE && height <= MAX_SIDE && !(1..=MAX_PIXELS).contains(&pixels) {
-        return Err(fail(format!(
-            "the picture has {pixels} pixels; 1 to {MAX_PIXELS} can be read"
-        )));
-    }
+    check_size([width, height])?;
     Ok(reader()?.decode().map_err(told)?.into_rgb8())
 }
 

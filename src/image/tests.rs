@@ -97,6 +97,34 @@ fn values_are_normalized_and_colours_are_three() {
     assert!((found[0] - 127.0).abs() <= 2.0);
 }
 
+#[test]
+fn pixels_are_treated_as_those_of_a_file() {
+    let picture = numbered(23, 17);
+    let preprocessing = preprocessing(8, 9, Crop::AfterResize);
+    let pixels: Vec<u8> = (picture.pixels())
+        .flat_map(|&Rgb([r, g, b])| [r, g, b, 3])
+        .collect();
+    assert_eq!(
+        input_of_pixels([23, 17], &pixels, &preprocessing).unwrap(),
+        input(&encoded(picture, ImageFormat::Png), &preprocessing).unwrap()
+    );
+    for (size, len, words) in [
+        (
+            [23, 17],
+            23 * 17 * 3,
+            "1173 bytes where 23 x 17 pixels have 1564",
+        ),
+        ([23, 0], 0, "0 pixels"),
+        ([40_000, 1], 160_000, "larger than 32768 x 32768"),
+        ([30_000, 30_000], 0, "900000000 pixels"),
+        ([u32::MAX, u32::MAX], 4, "larger than 32768 x 32768"),
+    ] {
+        let error = input_of_pixels(size, &vec![0; len], &preprocessing).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
 fn fails(bytes: &[u8], words: &str) {
     let error = input(bytes, &preprocessing(2, 2, Crop::AfterResize)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Input);

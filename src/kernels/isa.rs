@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// A token for an instruction set that this processor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
-    /// The baseline of the target, by the `wide` crate: SSE2, NEON or simd128.
+    /// The baseline of the target, by the `wide` crate: SSE2, NEON or simd128; for products with simd128 by
+    /// instructions of its own.
     Portable(Portable),
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
@@ -44,6 +45,7 @@ pub(crate) const VARIABLE: &str = "CENTROID_ISA";
 impl Isa {
     /// Every instruction set that this processor has, the slowest first.
     pub(crate) fn available() -> Vec<Self> {
+        #[cfg_attr(target_arch = "wasm32", allow(unused_mut))]
         let mut all = vec![Isa::Portable(Portable::new())];
         #[cfg(target_arch = "x86_64")]
         {
@@ -64,6 +66,9 @@ impl Isa {
     /// The name, as `CENTROID_ISA` takes it and `bench` prints it.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Isa::Portable(_) if cfg!(all(target_arch = "wasm32", target_feature = "simd128")) => {
+                "simd128"
+            }
             Isa::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
@@ -189,7 +194,8 @@ mod tests {
     fn unknown_names_list_what_there_is() {
         let error = Isa::by_name("avx1024").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Isa);
-        assert!(error.to_string().contains("portable"), "{error}");
+        let baseline = Isa::Portable(Portable::new()).name();
+        assert!(error.to_string().contains(baseline), "{error}");
         for isa in Isa::available() {
             assert_eq!(Isa::by_name(isa.name()).unwrap(), isa);
         }

@@ -22,6 +22,8 @@ use super::buffer::Buffer;
 use super::finish::{Constants, Finish, Int8};
 use super::lanes::{BLOCK, Lanes, LanesOp, LookUp};
 use super::shared::Shared;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::wasm32::lut as wasm32_lut;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{avx2, avx2_lut, vnni::Avx512Vnni, vnni_lut};
 use super::{Codes, Isa, QuantizedRows, Threads, Weights, prefetch};
@@ -87,6 +89,7 @@ pub(super) fn linear(
         rest if rest >= fewest => rows,
         rest => rows - rest,
     };
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
     let fewest = 4 + 1900 / out_features;
     #[cfg(target_arch = "x86_64")]
     let by_both = (whole(16, 9), whole(8, fewest));
@@ -113,6 +116,13 @@ pub(super) fn linear(
             groups(neon_lut::Eight(token), threads, weights, x, 0..rows, y);
             rows
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Portable(_) => {
+            let rows = whole(8, 2 + 2000 / out_features);
+            groups(wasm32_lut::Eight, threads, weights, x, 0..rows, y);
+            rows
+        }
+        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
         _ => 0,
     }
 }

@@ -19,6 +19,7 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 pub(crate) mod attention;
+mod baseline;
 mod buffer;
 mod dot;
 pub(crate) mod elementwise;
@@ -35,6 +36,7 @@ mod micro;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 mod portable;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod portable_dot;
 mod prefetch;
 #[cfg(test)]
@@ -47,6 +49,8 @@ pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod threads;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm32;
 pub(crate) mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -61,7 +65,7 @@ pub(crate) use weights::{Codebook, Codes, Offsets, Weights, Zero};
 /// ([`Codebook::room`]).
 macro_rules! dispatch_int8 {
     ($isa:expr, $room:expr, $dot:ident => $body:expr) => {{
-        use $crate::kernels::{Isa, portable_dot::PortableInt8};
+        use $crate::kernels::{Isa, baseline};
         // Only AVX2 asks for it.
         let _: u32 = $room;
         match $isa {
@@ -111,7 +115,7 @@ macro_rules! dispatch_int8 {
                 $body
             }
             Isa::Portable(_) => {
-                let $dot = PortableInt8;
+                let $dot = baseline::Int8;
                 $body
             }
         }
@@ -121,7 +125,7 @@ macro_rules! dispatch_int8 {
 /// Runs `$body` with `$dot` bound to the `f32` dot products of `$isa`.
 macro_rules! dispatch_f32 {
     ($isa:expr, $dot:ident => $body:expr) => {{
-        use $crate::kernels::{Isa, portable_dot::PortableF32};
+        use $crate::kernels::{Isa, baseline};
         match $isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(token) => {
@@ -159,7 +163,7 @@ macro_rules! dispatch_f32 {
                 $body
             }
             Isa::Portable(_) => {
-                let $dot = PortableF32;
+                let $dot = baseline::F32;
                 $body
             }
         }

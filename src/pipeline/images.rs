@@ -140,9 +140,28 @@ impl ImageClassifier {
             .collect()
     }
 
+    /// Classifies a picture that is decoded already, such as what a canvas holds: `[height][width]` pixels of
+    /// red, green, blue and alpha, the last of which is dropped. It is resized and cut as a file is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] if `pixels` has another length, or if the picture is too large or empty, as for
+    /// [`ImageClassifier::classify`].
+    pub fn classify_rgba(
+        &self,
+        [width, height]: [u32; 2],
+        pixels: &[u8],
+    ) -> Result<ImageClassification> {
+        let input = image::input_of_pixels([width, height], pixels, &self.network.config.input)?;
+        self.of_input(&input)
+    }
+
     fn picture(&self, bytes: &[u8]) -> Result<ImageClassification> {
-        let input = image::input(bytes, &self.network.config.input)?;
-        let forward = |context| self.network.forward(context, &input);
+        self.of_input(&image::input(bytes, &self.network.config.input)?)
+    }
+
+    /// Of what [`image::input`] makes.
+    fn of_input(&self, input: &[f32]) -> Result<ImageClassification> {
+        let forward = |context| self.network.forward(context, input);
         let logits = self.machine.in_pool(IMAGE, forward);
         self.result(&logits)
     }
