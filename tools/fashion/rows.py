@@ -28,6 +28,9 @@ TEACH = {"hidden": 1.0}
 # Fine-tuning: relative to the size of a row.
 TUNE = {"learning-rate": 2e-3}
 EPOCHS = 2
+# Pictures that layers' inputs are measured on.
+CALIBRATED = 2000
+SMALL = {"learning-rate": 1e-3, "centroid-learning-rate": 2e-3}
 
 
 def stage(name, epochs, **keys):
@@ -42,6 +45,12 @@ def ipq(noise=None, **keys):
         rates = {"learning-rate": 2e-3, "centroid-learning-rate": 5e-3}
         stages.append(stage(f"codes-{number}", 1, quantize=part, **rates, **more, **keys))
     return stages
+
+
+def calibrated(noise=None, **keys):
+    """As `ipq`, with codes that higher rates would harm."""
+    stages = ipq(noise, calibrate=CALIBRATED, **keys)
+    return [{**stage, **SMALL} for stage in stages]
 
 
 def rows():
@@ -66,6 +75,11 @@ def rows():
         "pq-qat-ipq": (True, pq, [noisy(QAT), *ipq()]),
         "pq-noise-ipq": (True, pq, [noisy(PROXY), *ipq(PROXY)]),
         "pq-noise-distil": (True, pq, [noisy(PROXY), *ipq(PROXY, distill=TEACH)]),
+        # Codes for what each layer really gets, and epochs after the last of them.
+        "pq-noise-longer": (True, pq, [noisy(PROXY), *calibrated(PROXY), stage("rest", 5, **SMALL)]),
+        # The same without noise, and with the teacher's answers.
+        "pq-longer": (True, pq, [*calibrated(), stage("rest", 5, **SMALL)]),
+        "pq-longer-distil": (True, pq, [*calibrated(distill=TEACH), stage("rest", 5, distill=TEACH, **SMALL)]),
     }
 
 
@@ -78,4 +92,7 @@ ORDERS = [
     ("pq-noise-ipq", "pq-ipq"),
     ("pq-noise-ipq", "pq-qat-ipq"),
     ("pq-noise-distil", "pq-noise-ipq"),
+    ("pq-noise-longer", "pq-noise-ipq"),
+    ("pq-noise-longer", "pq-longer"),
+    ("pq-longer-distil", "pq-longer"),
 ]
