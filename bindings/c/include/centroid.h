@@ -362,6 +362,24 @@ centroid_status centroid_image_classifier_classify_encoded(const centroid_image_
 
 #if defined(CENTROID_IMAGES)
 /**
+ * Classifies a picture that is decoded already, as a camera or a window has it: `[height][width]` pixels of red, green,
+ * blue and alpha, a byte each; alpha is passed over. It is resized and cut as a file is.
+ *
+ * Since 0.1.
+ *
+ * Required:
+ * `classifier` was opened; `pixels` points to 4 times `width` times `height` bytes; `out` may be written to. The
+ * results are freed with `centroid_results_free`.
+ */
+centroid_status centroid_image_classifier_classify_pixels(const centroid_image_classifier *classifier,
+                                                          const uint8_t *pixels,
+                                                          uint32_t width,
+                                                          uint32_t height,
+                                                          centroid_results **out);
+#endif
+
+#if defined(CENTROID_IMAGES)
+/**
  * Classifies `count` images that are the network's input already: resized, cut and normalized,
  * `[count][size][size][3]` in red, green and blue, where size is `centroid_image_classifier_size`.
  *

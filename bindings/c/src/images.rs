@@ -218,6 +218,35 @@ pub unsafe extern "C" fn centroid_image_classifier_classify_encoded(
     unsafe { classify(classifier, out, body) }
 }
 
+/// Classifies a picture that is decoded already, as a camera or a window has it: `[height][width]` pixels of red, green,
+/// blue and alpha, a byte each; alpha is passed over. It is resized and cut as a file is.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// `classifier` was opened; `pixels` points to 4 times `width` times `height` bytes; `out` may be written to. The
+/// results are freed with `centroid_results_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn centroid_image_classifier_classify_pixels(
+    classifier: *const ImageClassifier,
+    pixels: *const u8,
+    width: u32,
+    height: u32,
+    out: *mut *mut Results,
+) -> Status {
+    let body = |model: &runtime::ImageClassifier| {
+        let bytes = (width as usize).checked_mul(height as usize);
+        let bytes = bytes.and_then(|pixels| pixels.checked_mul(4));
+        let message = || format!("{width} x {height} pixels are too many");
+        let bytes = bytes.ok_or_else(|| Fault::argument(message()))?;
+        // SAFETY: what the caller promises.
+        let pixels = unsafe { values(pixels, bytes, "pixels") }?;
+        Ok(vec![model.classify_rgba([width, height], pixels)?])
+    };
+    // SAFETY: what the caller promises.
+    unsafe { classify(classifier, out, body) }
+}
+
 /// Classifies `count` images that are the network's input already: resized, cut and normalized,
 /// `[count][size][size][3]` in red, green and blue, where size is `centroid_image_classifier_size`.
 ///

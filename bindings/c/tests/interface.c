@@ -284,6 +284,25 @@ static void images(const char *model, const char *picture) {
     FAILS(centroid_image_classifier_classify_files(classifier, &missing, 1, &others),
           CENTROID_STATUS_IO, "no/such.jpg");
 
+    /* Pixels: one colour, with any alpha. */
+    unsigned char pixels[2][5 * 3 * 4];
+    memset(pixels[0], 90, sizeof pixels[0]);
+    memset(pixels[1], 90, sizeof pixels[1]);
+    for (size_t i = 3; i < sizeof pixels[1]; i += 4)
+        pixels[1][i] = 7;
+    centroid_score of_pixels[2];
+    for (size_t i = 0; i < 2; i++) {
+        OK(centroid_image_classifier_classify_pixels(classifier, pixels[i], 5, 3, &others));
+        OK(centroid_results_get(others, 0, 0, &of_pixels[i]));
+        centroid_results_free(others);
+        others = NULL;
+    }
+    CHECK(of_pixels[0].logit == of_pixels[1].logit);
+    FAILS(centroid_image_classifier_classify_pixels(classifier, NULL, 5, 3, &others), ARGUMENT,
+          "pixels is NULL");
+    FAILS(centroid_image_classifier_classify_pixels(classifier, NULL, 0, 3, &others),
+          CENTROID_STATUS_INPUT, "0 pixels");
+
     size_t side = centroid_image_classifier_size(classifier);
     float *input = calloc(side * side * 3, sizeof *input);
     OK(centroid_image_classifier_classify_inputs(classifier, input, 1, &others));

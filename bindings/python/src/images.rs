@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use centroid::{Artifact, Options};
-use numpy::{PyReadonlyArray4, PyUntypedArrayMethods};
+use numpy::{PyArray3, PyArrayMethods, PyReadonlyArray3, PyReadonlyArray4, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -26,6 +26,8 @@ impl Pipeline for centroid::ImageClassifier {
 enum Picture {
     File(PathBuf),
     Bytes(PyBackedBytes),
+    /// Width and height, and pixels of red, green, blue and alpha.
+    Pixels([u32; 2], Vec<u8>),
 }
 
 impl Picture {
@@ -33,11 +35,35 @@ impl Picture {
         if let Ok(bytes) = value.extract::<PyBackedBytes>() {
             return Ok(Self::Bytes(bytes));
         }
+        if let Ok(pixels) = value.cast::<PyArray3<u8>>() {
+            return Self::pixels(i, &pixels.try_readonly()?);
+        }
         let path = value.extract::<PathBuf>().map_err(|_| {
-            let message = format!("images[{i}] is {}, neither a path nor bytes", kind(value));
+            let message = format!(
+                "images[{i}] is {}, neither a path nor bytes nor an array of uint8 [height, width, 3]",
+                kind(value)
+            );
             PyTypeError::new_err(message)
         })?;
         Ok(Self::File(path))
+    }
+
+    fn pixels(i: usize, pixels: &PyReadonlyArray3<'_, u8>) -> PyResult<Self> {
+        let view = pixels.as_array();
+        let (height, width, colors) = view.dim();
+        let size = u32::try_from(width).ok().zip(u32::try_from(height).ok());
+        let (Some((width, height)), 3 | 4) = (size, colors) else {
+            let message = format!(
+                "images[{i}] has shape [{height}, {width}, {colors}]: 3 or 4 colours are needed"
+            );
+            return Err(PyValueError::new_err(message));
+        };
+        // Any strides.
+        let mut rgba = Vec::with_capacity(view.len() / colors * 4);
+        for pixel in view.rows() {
+            rgba.extend([pixel[0], pixel[1], pixel[2], u8::MAX]);
+        }
+        Ok(Self::Pixels([width, height], rgba))
     }
 }
 
@@ -95,8 +121,9 @@ impl ImageClassifier {
         )?))
     }
 
-    /// Classifies pictures: each a path, or the bytes of a JPEG, PNG or WebP file. They are resized and cut as the
-    /// network was trained.
+    /// Classifies pictures: each a path, the bytes of a JPEG, PNG or WebP file, or an array of uint8
+    /// `[height, width, 3]` in red, green and blue (with 4, alpha is passed over), as `numpy.asarray` makes it of
+    /// Pillow's. They are resized and cut as the network was trained.
     fn classify(
         &self,
         py: Python<'_>,
@@ -115,6 +142,7 @@ impl ImageClassifier {
             let one = |picture: &Picture| match picture {
                 Picture::File(path) => model.classify(&[path]),
                 Picture::Bytes(bytes) => model.classify_bytes(&[bytes]),
+                Picture::Pixels(size, pixels) => Ok(vec![model.classify_rgba(*size, pixels)?]),
             };
             pictures
                 .iter()
@@ -126,7 +154,7 @@ impl ImageClassifier {
         let all = all.map_err(|(i, error)| {
             let raised = crate::errors::raised(py, &error);
             // The message names a picture in memory by its number in the call, which was one of one.
-            if matches!(pictures[i], Picture::Bytes(_)) && pictures.len() > 1 {
+            if !matches!(pictures[i], Picture::File(_)) && pictures.len() > 1 {
                 let _ = raised
                     .value(py)
                     .call_method1("add_note", (format!("that is images[{i}]"),));

@@ -16,6 +16,14 @@ def best(results):
 def test_paths_and_bytes_give_the_same(images, picture):
     found = best(images.classify([picture, str(picture), picture.read_bytes()]))
     assert found[0] == found[1] == found[2]
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(picture))
+    assert best(images.classify([pixels])) == found[:1]
+    alpha = np.dstack([pixels, np.zeros(pixels.shape[:2], np.uint8)])
+    assert best(images.classify([alpha])) == found[:1]
+    # Rows from the last to the first, and then again.
+    assert best(images.classify([np.flipud(pixels)[::-1]])) == found[:1]
     assert images.size == 224
     assert len(images.labels) == 1000 and images.labels[0] == "tench"
     assert len(images.classify([picture])[0].labels) == 1000
@@ -62,6 +70,10 @@ def test_what_is_wrong_is_told(images, picture, tmp_path):
         images.classify([tmp_path / "no.png"])
     with pytest.raises(TypeError, match=r"images\[0\] is int, neither a path nor bytes"):
         images.classify([3])
+    with pytest.raises(ValueError, match=r"images\[0\] has shape \[4, 5, 1\]: 3 or 4 colours"):
+        images.classify([np.zeros((4, 5, 1), np.uint8)])
+    with pytest.raises(TypeError, match=r"images\[0\] is ndarray"):
+        images.classify([np.zeros((4, 5, 3), np.float32)])
     with pytest.raises(TypeError, match="images is str; a list is needed"):
         images.classify(str(picture))
     with pytest.raises(centroid.UnsupportedError):
