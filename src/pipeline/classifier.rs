@@ -102,8 +102,9 @@ impl TextClassifier {
     }
 
     fn run(&self, texts: &Texts) -> Result<Vec<Classification>> {
-        let (encoded, rows) = self.model.run(texts)?;
-        Ok((encoded.into_iter().zip(rows.iter()))
+        let mut logits = vec![Vec::new(); texts.len()];
+        let encoded = (self.model).run(texts, |text, values| logits[text] = values.to_vec())?;
+        Ok((encoded.into_iter().zip(&logits))
             .map(|(encoded, logits)| self.classification(encoded, logits))
             .collect())
     }

@@ -128,19 +128,24 @@ impl SentenceEmbedder {
     }
 
     fn matrix(&self, texts: &Texts) -> Result<EmbeddingMatrix> {
-        let (encoded, rows) = self.model.run(texts)?;
+        let dimensions = self.dimensions();
+        let mut values = vec![0.0; texts.len() * dimensions];
+        let encoded = self.model.run(texts, |text, vector| {
+            values[text * dimensions..][..dimensions].copy_from_slice(vector);
+        })?;
         Ok(EmbeddingMatrix {
-            values: rows.values,
+            values,
             tokens: encoded.iter().map(|text| text.tokens).collect(),
             truncated: encoded.iter().map(|text| text.truncated).collect(),
         })
     }
 
     fn run(&self, texts: &Texts) -> Result<Vec<Embedding>> {
-        let (encoded, rows) = self.model.run(texts)?;
-        Ok((encoded.into_iter().zip(rows.iter()))
+        let mut vectors = vec![Vec::new(); texts.len()];
+        let encoded = (self.model).run(texts, |text, vector| vectors[text] = vector.to_vec())?;
+        Ok((encoded.into_iter().zip(vectors))
             .map(|(encoded, vector)| Embedding {
-                vector: vector.to_vec(),
+                vector,
                 tokens: encoded.tokens,
                 truncated: encoded.truncated,
                 ids: encoded.ids,

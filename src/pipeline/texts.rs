@@ -58,12 +58,17 @@ impl TextModel {
         })
     }
 
-    /// The tokens and the values of each text, in the order of the texts.
+    /// Calls `put` with the number and the values of each text, in any order; returns their tokens, in the
+    /// order of the texts.
     ///
     /// # Errors
     /// Names the first text that cannot be tokenized, or else the first that the model has no rows
     /// for, or else the first whose result is not finite.
-    pub(super) fn run<'t>(&self, texts: &'t Texts<'t>) -> Result<(Vec<Encoded>, Rows)> {
+    pub(super) fn run<'t>(
+        &self,
+        texts: &'t Texts<'t>,
+        put: impl FnMut(usize, &[f32]) + Send,
+    ) -> Result<Vec<Encoded>> {
         let encoded = self.machine.in_pool(texts.nanoseconds(), |_| match texts {
             Texts::Single(texts) => self
                 .tokenizer
@@ -77,10 +82,9 @@ impl TextModel {
         })?;
         let tokens = encoded.iter().map(|text| text.ids.len()).sum();
         let nanoseconds = self.encoder.nanoseconds(self.machine.context, tokens);
-        let rows = self
-            .machine
-            .in_pool(nanoseconds, |context| self.forward(context, &encoded))?;
-        Ok((encoded, rows))
+        self.machine
+            .in_pool(nanoseconds, |context| self.forward(context, &encoded, put))?;
+        Ok(encoded)
     }
 
     /// A text of token ids, as if the tokenizer had made it.
@@ -111,7 +115,12 @@ impl TextModel {
 
     /// Alike texts share a forward pass: they are taken in the order of their lengths. A text's
     /// result does not depend on that.
-    fn forward(&self, context: Context, encoded: &[Encoded]) -> Result<Rows> {
+    fn forward(
+        &self,
+        context: Context,
+        encoded: &[Encoded],
+        mut put: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
         for (i, text) in encoded.iter().enumerate() {
             if text.ids.is_empty() {
                 // A tokenizer without special tokens makes nothing of an empty text.
@@ -123,7 +132,7 @@ impl TextModel {
         let mut order: Vec<usize> = (0..encoded.len()).collect();
         // The longest first, so that the arena need not grow.
         order.sort_unstable_by_key(|&i| (Reverse(encoded[i].ids.len()), i));
-        let mut rows = Rows::default();
+        let mut not_finite: Option<usize> = None;
         let mut arena = self.encoder.arena();
         let mut rest = &order[..];
         while !rest.is_empty() {
@@ -137,38 +146,21 @@ impl TextModel {
             }
             let values = self.encoder.forward(context, &mut arena);
             let width = values.len() / members.len();
-            if rows.values.is_empty() {
-                rows = Rows {
-                    values: vec![0.0; encoded.len() * width],
-                    width,
-                };
-            }
             for (&i, values) in members.iter().zip(values.chunks_exact(width)) {
-                rows.values[i * width..][..width].copy_from_slice(values);
+                if values.iter().any(|v| !v.is_finite()) {
+                    not_finite = Some(not_finite.map_or(i, |first| first.min(i)));
+                }
+                put(i, values);
             }
         }
-        if let Some(i) = rows.iter().position(|v| v.iter().any(|v| !v.is_finite())) {
+        if let Some(i) = not_finite {
             let error = Error::new(
                 ErrorKind::Input,
                 "the model's output is not finite: its weights overflow on this text",
             );
             return Err(self.artifact.locate(error).in_text(i));
         }
-        Ok(rows)
-    }
-}
-
-/// What a model gives for texts, `[texts][width]`.
-#[derive(Default)]
-pub(super) struct Rows {
-    pub(super) values: Vec<f32>,
-    width: usize,
-}
-
-impl Rows {
-    /// The values of each text.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[f32]> {
-        self.values.chunks_exact(self.width.max(1))
+        Ok(())
     }
 }
 
@@ -190,6 +182,14 @@ pub(super) enum Texts<'t> {
 }
 
 impl Texts<'_> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Texts::Single(texts) => texts.len(),
+            Texts::Pairs(pairs) => pairs.len(),
+            Texts::Ids(texts) => texts.len(),
+        }
+    }
+
     /// About how long they take to tokenize.
     fn nanoseconds(&self) -> usize {
         match self {
