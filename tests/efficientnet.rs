@@ -357,6 +357,19 @@ fn config_of_timm_says_what_the_weights_do_not() {
     let conversion = Conversion::efficientnet(folder.path(), None, &f32_options()).unwrap();
     let noted = (conversion.notes().iter()).any(|note| note.contains("--image-size 256"));
     assert!(noted, "{:?}", conversion.notes());
+    // A share of its own stays as it is where only the way is another.
+    let folder = saved("tf_efficientnet_b2", |_| ());
+    let found = input_of(&folder, &sized(None, Some(Crop::BeforeResize)));
+    assert_eq!(found, (260, 292, "before resize", "bicubic"));
+    // A file of some years ago.
+    let folder = saved("tf_efficientnet_lite0", |config| {
+        let of = config.as_object_mut().unwrap();
+        of.remove("pretrained_cfg");
+        of.insert("input_size".into(), serde_json::json!([3, 200, 200]));
+        of.insert("crop_pct".into(), 0.5.into());
+    });
+    let found = input_of(&folder, &f32_options());
+    assert_eq!(found, (200, 400, "after resize", "bicubic"));
     // Synsets have descriptions.
     let folder = saved("tf_efficientnet_lite0", |config| {
         config["label_names"] =

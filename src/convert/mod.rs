@@ -73,7 +73,8 @@ impl From<Pooling> for encoder::Pooling {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Crop {
-    /// The shorter side is resized to 32 pixels more than the network takes, then the middle is cut out.
+    /// The shorter side is resized to somewhat more than the network takes (32 pixels, unless the checkpoint
+    /// says otherwise), then the middle is cut out.
     AfterResize,
     /// The middle, as large a share, is cut out and then resized.
     BeforeResize,

@@ -159,3 +159,24 @@ pub extern "C" fn centroid_version() -> *const c_char {
         };
     VERSION.as_ptr()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> String {
+        // SAFETY: a string that ends with a zero, until this thread's next call that fails.
+        let text = unsafe { CStr::from_ptr(centroid_last_error()) };
+        text.to_str().unwrap().into()
+    }
+
+    #[test]
+    fn panics_become_a_status() {
+        assert_eq!(run(|| panic!("{} is wrong", 7)), Status::Panic);
+        assert_eq!(message(), "a bug in centroid: 7 is wrong");
+        assert_eq!(run(|| Ok(())), Status::Ok);
+        assert_eq!(run(|| Err(Fault::argument("a\0b"))), Status::Argument);
+        assert_eq!(message(), "a\\0b");
+        assert_eq!(get(3, || panic!()), 3);
+    }
+}

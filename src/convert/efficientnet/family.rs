@@ -153,10 +153,12 @@ impl Config {
         };
     }
 
-    /// Makes pictures squares in another way, with the usual margin.
+    /// Makes pictures squares in another way, with the margin that there is, or else the usual one.
     pub(super) fn crop_input(&mut self, crop: Crop) {
-        self.input.crop = crop;
-        self.resize_input(self.input.size);
+        let before = std::mem::replace(&mut self.input.crop, crop);
+        if before == Crop::Whole || crop == Crop::Whole {
+            self.resize_input(self.input.size);
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What `timm` writes beside a network's weights (`timm.models.save_for_hf`, the hub's directories): a
 //! `config.json` with the network's name, how pictures are prepared, and what its classes are called.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::config::Json;
 use super::family::Network;
@@ -26,8 +26,8 @@ const HARMLESS: [&str; 6] = [
 /// A `config.json` of timm's.
 pub(in super::super) struct Timm {
     json: Json,
-    /// `pretrained_cfg`, of a file of its own for messages.
-    pretrained: Json,
+    /// `pretrained_cfg`; files of some years ago have its fields beside the architecture.
+    pretrained: Option<Json>,
 }
 
 impl Timm {
@@ -43,7 +43,11 @@ impl Timm {
         if json.get("architecture").is_none() {
             return Ok(None);
         }
-        let pretrained = pretrained(&json, path)?;
+        let pretrained = match json.get("pretrained_cfg") {
+            None => None,
+            Some(Value::Object(object)) => Some(Json::made(path, object.clone())),
+            Some(_) => return Err(json.fail("pretrained_cfg", "not an object")),
+        };
         Ok(Some(Self { json, pretrained }))
     }
 
@@ -104,7 +108,7 @@ impl Timm {
         let input = &mut config.input;
         input.size = size.or(of_file).unwrap_or(input.size);
         // timm's own evaluation resizes first.
-        let mode = self.pretrained.string("crop_mode")?;
+        let mode = self.weights().string("crop_mode")?;
         let share = self.number("crop_pct")?.unwrap_or(CROP);
         if !(0.5..=1.0).contains(&share) {
             let message = format!("{share}; a share of 0.5 to 1 is supported");
@@ -120,7 +124,7 @@ impl Timm {
                 return Err(self.fail("crop_mode", message));
             }
         };
-        input.filter = match self.pretrained.string("interpolation")? {
+        input.filter = match self.weights().string("interpolation")? {
             None | Some("bicubic") => Filter::Bicubic,
             Some("bilinear") => Filter::Bilinear,
             Some(other) => {
@@ -143,10 +147,10 @@ impl Timm {
     pub(super) fn labels(&self, count: usize) -> Result<Option<Vec<String>>> {
         let (of, field) = match (
             self.json.get("label_names"),
-            self.pretrained.get("label_names"),
+            self.weights().get("label_names"),
         ) {
             (Some(_), _) => (&self.json, "label_names"),
-            (None, Some(_)) => (&self.pretrained, "label_names"),
+            (None, Some(_)) => (self.weights(), "label_names"),
             (None, None) => return Ok(None),
         };
         let names: Vec<&Value> = match of.get(field) {
@@ -185,14 +189,21 @@ impl Timm {
             .map(Some)
     }
 
+    /// Where the fields about the weights are.
+    fn weights(&self) -> &Json {
+        self.pretrained.as_ref().unwrap_or(&self.json)
+    }
+
     fn fail(&self, field: &str, message: impl std::fmt::Display) -> crate::error::Error {
-        self.pretrained
-            .fail(&format!("pretrained_cfg.{field}"), message)
+        match &self.pretrained {
+            Some(of) => of.fail(&format!("pretrained_cfg.{field}"), message),
+            None => self.json.fail(field, message),
+        }
     }
 
     /// Height and width, which have to be the same, of three colours.
     fn sides(&self, field: &str) -> Result<Option<usize>> {
-        let Some(value) = self.pretrained.get(field) else {
+        let Some(value) = self.weights().get(field) else {
             return Ok(None);
         };
         let sizes: Option<Vec<u64>> =
@@ -206,7 +217,7 @@ impl Timm {
     }
 
     fn number(&self, field: &str) -> Result<Option<f64>> {
-        match self.pretrained.get(field) {
+        match self.weights().get(field) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
                 Some(number) => Ok(Some(number)),
@@ -217,7 +228,7 @@ impl Timm {
 
     /// A value for each colour, from 0 to 1 there and from 0 to 255 here.
     fn colors(&self, field: &str) -> Result<Option<[f32; 3]>> {
-        let Some(value) = self.pretrained.get(field) else {
+        let Some(value) = self.weights().get(field) else {
             return Ok(None);
         };
         let numbers: Option<Vec<f64>> =
@@ -227,14 +238,4 @@ impl Timm {
             _ => Err(self.fail(field, format!("{value} is not three numbers"))),
         }
     }
-}
-
-/// What the file says of the weights; files of some years ago have the same fields beside the architecture.
-fn pretrained(json: &Json, path: PathBuf) -> Result<Json> {
-    let object = match json.get("pretrained_cfg") {
-        Some(Value::Object(object)) => object.clone(),
-        Some(_) => return Err(json.fail("pretrained_cfg", "not an object")),
-        None => Map::new(),
-    };
-    Ok(Json::made(path, object))
 }
