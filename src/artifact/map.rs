@@ -193,6 +193,7 @@ mod tests {
         assert!(Bytes::read_from(&all[..], usize::MAX / 2).is_err());
     }
 
+    #[cfg(not(target_family = "wasm"))]
     #[test]
     fn special_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();

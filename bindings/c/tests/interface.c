@@ -273,7 +273,7 @@ static void images(const char *model, const char *picture) {
     CHECK(of_bytes.index == of_file.index && of_bytes.logit == of_file.logit);
     centroid_results_free(others);
     others = NULL;
-    sizes[1] = 100;
+    sizes[1] = size / 2;
     FAILS(centroid_image_classifier_classify_encoded(classifier, pictures, sizes, 2, &others),
           CENTROID_STATUS_INPUT, "image 1");
     pictures[1] = NULL;
