@@ -137,3 +137,53 @@ fn tokenizer_tables_answer() {
         assert_eq!(found.ids, expected);
     }
 }
+
+/// The image `number` of `tools/goldens/efficientnet.py`, of `side` by `side` pixels.
+#[cfg(feature = "image")]
+fn image(number: u64, side: usize) -> Vec<f32> {
+    let value = |at: usize| {
+        let z = ((1_000_000 + number) << 32) + at as u64;
+        let z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let upper = ((z ^ (z >> 31)) >> 40) as f32;
+        2.0 * (upper / (1 << 23) as f32 - 1.0)
+    };
+    (0..3 * side * side).map(value).collect()
+}
+
+/// Networks of images; the answers are those of `tools/goldens/networks.py`.
+#[cfg(feature = "image")]
+#[test]
+fn version_1_networks_answer() {
+    use centroid::{ImageClassifier, Mode, Options};
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        images: u64,
+        logits: Vec<Vec<f32>>,
+    }
+
+    for name in ["v1-network-pq", "v1-network-pq-f16", "v1-network-int4"] {
+        let stored = std::fs::read(golden(&format!("{name}.json"))).unwrap();
+        let expected: Golden = serde_json::from_slice(&stored).unwrap();
+        assert_eq!((expected.images, expected.logits.len()), (3, 3));
+        let artifact = Artifact::open(golden(&format!("{name}.centroid"))).unwrap();
+        assert_eq!(artifact.format_version(), 1);
+        assert_eq!(artifact.kind().unwrap().name(), "efficientnet");
+        assert_eq!(artifact.labels().unwrap(), ["ant", "bee", "cow"]);
+        for (mode, tolerance) in [(Mode::Exact, 1e-5), (Mode::Int8, 1e-2)] {
+            let options = Options::new().threads(1).mode(mode);
+            let classifier = ImageClassifier::new(artifact.clone(), options).unwrap();
+            let images = [0, 1, 2].map(|number| image(number, classifier.size()));
+            let results = classifier.classify_inputs(&[&images[0], &images[1], &images[2]]);
+            for (result, logits) in results.unwrap().iter().zip(&expected.logits) {
+                for label in &result.labels {
+                    let difference = (label.logit - logits[label.index]).abs();
+                    let mode = mode.name();
+                    assert!(difference <= tolerance, "{name} in {mode}: {difference}");
+                }
+            }
+        }
+    }
+}

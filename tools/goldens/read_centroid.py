@@ -7,12 +7,14 @@ nothing else: a second opinion on what the crate writes.
     python tools/goldens/read_centroid.py model.centroid --golden golden.json
 
 The first checks the file (structure, checksums, the values' ranges) and lists
-it; --npz also writes the dense weights; --golden also runs the encoder in
-float64 over the ids of a golden.json (see checkpoints.py), and prints the
-largest difference to its answers. A broken file ends with status 1.
+it; --npz also writes the dense weights; --golden also runs the model in
+float64 over the inputs of a golden.json (see checkpoints.py, efficientnet.py
+and artifacts.py), and prints the largest difference to its answers. A broken
+file ends with status 1.
 
 As a module: load(path) gives a Model, model.tensors[name].dense() a weight,
-forward(model, ids, type_ids) an answer.
+forward(model, ids, type_ids) an encoder's answer, and Network(model)(image) a
+network's.
 """
 
 import argparse
@@ -29,7 +31,10 @@ import read_tables
 NONE = 0xFFFFFFFF
 OPTIONAL = 1
 
-GROUPS = {1: "ffn", 2: "attention", 3: "embedding", 4: "position", 5: "head", 6: "other"}
+GROUPS = {
+    1: "ffn", 2: "attention", 3: "embedding", 4: "position", 5: "head", 6: "other",
+    7: "pointwise", 8: "depthwise", 9: "squeeze", 10: "stem", 11: "classifier",
+}  # fmt: skip
 LAYOUTS = {1: "vector", 2: "rows", 3: "tiles"}
 SCHEMES = {1: "f32", 2: "f16", 3: "pq", 4: "int8", 5: "int4", 6: "split"}
 F32, F16, CODES, CODEBOOK_INT8, CODEBOOK_F16, ROW_SCALES, INT8, INT4, ZERO_POINTS = range(1, 10)
@@ -401,8 +406,14 @@ def load(path):
         cursor = Cursor(single[LABELS], "labels")
         labels = cursor.vec(cursor.string)
         cursor.end()
+    kind, body = model
+    need(kind in (1, 2), f"unknown model kind {kind}")
+    if kind == 2:
+        config = read_network(body, tensors, labels)
+        need(TOKENIZER not in single and TABLES not in single, "a network of images with a tokenizer")
+        return Model(config, tensors, sections, labels, {}, provenance or {})
     need((TOKENIZER in single) != (TABLES in single), "not one tokenizer in one form")
-    config = read_encoder(*model, tensors, labels)
+    config = read_encoder(body, tensors, labels)
     if TABLES in single:
         try:
             tokenizer = read_tables.tokenizer(single[TABLES])
@@ -481,8 +492,17 @@ def read_tensor(name, group, shape, layout, scheme, sections):
     return Tensor(name, GROUPS[group], shape, layout, scheme, fields, parts)
 
 
-def read_encoder(kind, body, tensors, labels):
-    need(kind == 1, f"unknown model kind {kind}")
+def need_tensors(tensors, expected):
+    """Those of a model's table, and no others."""
+    for name, entry in expected.items():
+        need(name in tensors, f"{name} is missing")
+        tensor = tensors[name]
+        need((tensor.layout, tensor.shape, tensor.group) == entry, f"{name} is not {entry}")
+    extra = sorted(set(tensors) - set(expected))
+    need(not extra, f"no tensor of this model: {extra[:3]}")
+
+
+def read_encoder(body, tensors, labels):
     cursor = Cursor(body, "the encoder's configuration")
     config = {
         key: cursor.number("d" if key == "layer_norm_eps" else "I") for key in ENCODER_FIELDS
@@ -529,12 +549,59 @@ def read_encoder(kind, body, tensors, labels):
     if c.task == 2:
         linear("head.dense", h, h, "head")
         linear("head.labels", c.labels, h, "other")
-    for name, entry in expected.items():
-        need(name in tensors, f"{name} is missing")
-        tensor = tensors[name]
-        need((tensor.layout, tensor.shape, tensor.group) == entry, f"{name} is not {entry}")
-    extra = sorted(set(tensors) - set(expected))
-    need(not extra, f"no tensor of this model: {extra[:3]}")
+    need_tensors(tensors, expected)
+    return config
+
+
+BLOCK_FIELDS = "kernel stride expanded squeezed channels".split()
+
+
+def read_network(body, tensors, labels):
+    cursor = Cursor(body, "the network's configuration")
+    number = lambda: cursor.number("I")  # noqa: E731
+    config = {key: number() for key in ("activation", "padding", "stem")}
+    config["blocks"] = cursor.vec(lambda: {key: number() for key in BLOCK_FIELDS})
+    config |= {key: number() for key in ("features", "labels", "size", "resize", "crop", "filter")}
+    config |= {key: [cursor.number("f") for _ in range(3)] for key in ("mean", "deviation")}
+    cursor.end()
+
+    c, blocks = argparse.Namespace(**config), [argparse.Namespace(**b) for b in config["blocks"]]
+    need(1 <= len(blocks) <= 1024, "network: blocks")
+    channels = [c.stem, c.features, *(n for b in blocks for n in (b.expanded, b.channels))]
+    need(1 <= min(channels) and max(channels) <= 16384, "network: channels")
+    need(1 <= c.labels <= 65536 and 1 <= c.size <= 4096, "network: labels or size")
+    need(c.size <= c.resize <= 8192 and (c.crop != 3 or c.resize == c.size), "network: resize")
+    need(all(b.kernel in (1, 3, 5, 7) and b.stride in (1, 2) and b.squeezed <= 16384 for b in blocks), "network: a block")  # fmt: skip
+    need(c.activation in (1, 2) and c.padding in (1, 2) and c.crop in (1, 2, 3) and c.filter in (1, 2), "network: an enumeration")  # fmt: skip
+    tiny = float(np.finfo(np.float32).tiny)
+    need(np.isfinite(c.mean).all() and np.isfinite(c.deviation).all() and min(c.deviation) >= tiny, "network: mean or deviation")  # fmt: skip
+    need(len(labels) == c.labels, f"{len(labels)} labels instead of {c.labels}")
+
+    expected = {}
+
+    def layer(name, out, width, group, layout="tiles"):
+        expected[name + ".weight"] = (layout, [out, width], group)
+        expected[name + ".bias"] = ("vector", [out], "other")
+
+    most, side, into = 1 << 27, -(-c.size // 2), c.stem
+    need(max(27, c.stem) * side * side <= most, "network: too large")
+    layer("stem", c.stem, 27, "stem")
+    for i, b in enumerate(blocks):
+        name, wide = f"blocks.{i}", b.expanded
+        if wide != into:
+            layer(name + ".expand", wide, into, "pointwise")
+        layer(name + ".depthwise", wide, b.kernel**2, "depthwise", "rows")
+        if b.squeezed:
+            layer(name + ".squeeze", b.squeezed, wide, "squeeze")
+            layer(name + ".excite", wide, b.squeezed, "squeeze")
+        layer(name + ".project", b.channels, wide, "pointwise")
+        need(wide * side * side <= most, "network: too large")
+        side, into = -(-side // b.stride), b.channels
+        need(max(wide, into) * side * side <= most, "network: too large")
+    layer("features", c.features, into, "pointwise")
+    need(c.features * side * side <= most, "network: too large")
+    layer("classifier", c.labels, c.features, "classifier")
+    need_tensors(tensors, expected)
     return config
 
 
@@ -607,8 +674,83 @@ def forward(model, ids, type_ids):
     return Forward(model)(ids, type_ids)
 
 
+# --- The network of images, in float64 ------------------------------------------
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+class Network:
+    """The forward pass of model kind 2 over one image `[height][width][3]`, normalized."""
+
+    def __init__(self, model):
+        self.c = argparse.Namespace(**model.config)
+        self.blocks = [argparse.Namespace(**block) for block in model.config["blocks"]]
+        self.w = {name: tensor.dense() for name, tensor in model.tensors.items()}
+
+    def act(self, x):
+        return np.clip(x, 0, 6) if self.c.activation == 1 else x * sigmoid(x)
+
+    def windows(self, x, kernel, stride):
+        """`[height, width, channels, kernel, kernel]`, with zeros around the image."""
+        pads = []
+        for side in x.shape[:2]:
+            if self.c.padding == 1:
+                total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+                pads.append((total // 2, total - total // 2))
+            else:
+                pads.append((kernel // 2, kernel // 2))
+        x = np.pad(x, [*pads, (0, 0)])
+        return np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), (0, 1))[::stride, ::stride]
+
+    def linear(self, x, name):
+        return x @ self.w[name + ".weight"].T + self.w[name + ".bias"]
+
+    def __call__(self, image):
+        x = self.windows(image, 3, 2).transpose(0, 1, 3, 4, 2)
+        x = self.act(self.linear(x.reshape(*x.shape[:2], 27), "stem"))
+        for i, b in enumerate(self.blocks):
+            name, into = f"blocks.{i}", x
+            if b.expanded != x.shape[2]:
+                x = self.act(self.linear(x, name + ".expand"))
+            filters = self.w[name + ".depthwise.weight"].reshape(-1, b.kernel, b.kernel)
+            x = np.einsum("hwcij,cij->hwc", self.windows(x, b.kernel, b.stride), filters)
+            x = self.act(x + self.w[name + ".depthwise.bias"])
+            if b.squeezed:
+                squeezed = self.act(self.linear(x.mean((0, 1)), name + ".squeeze"))
+                x = x * sigmoid(self.linear(squeezed, name + ".excite"))
+            x = self.linear(x, name + ".project")
+            if b.stride == 1 and x.shape == into.shape:
+                x = x + into
+        x = self.act(self.linear(x, "features"))
+        return self.linear(x.mean((0, 1)), "classifier")
+
+
+def uniform(number, count):
+    """The u(t, i) of efficientnet.py."""
+    z = (np.uint64(number) << np.uint64(32)) + np.arange(count, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        z = z + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(40)).astype(np.float64) / 2**23 - 1
+
+
+def images(size, count):
+    """Those of efficientnet.py."""
+    numbers = range(1_000_000, 1_000_000 + count)
+    return [2 * uniform(number, size * size * 3).reshape(size, size, 3) for number in numbers]
+
+
 def compare(model, golden):
     """The largest difference to the answers of a golden.json, and their size."""
+    if "images" in golden:
+        network = Network(model)
+        answers = np.array(golden["logits"])
+        found = np.array([network(x) for x in images(model.config["size"], golden["images"])])
+        return np.abs(found - answers).max(), np.abs(answers).max()
     run = Forward(model)
     if "logits" in golden:
         answers = golden["logits"]
