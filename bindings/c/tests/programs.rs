@@ -233,8 +233,8 @@ fn nothing_is_found_by_the_sanitizers() {
         interface(command(&compiled("tests/interface.c", link, &SANITIZE)));
     }
     for (source, name) in [
-        ("examples/classify.c", "sentiment.centroid"),
-        ("examples/nearest.cpp", "minilm-l6.centroid"),
+        ("programs/classify.c", "sentiment.centroid"),
+        ("programs/nearest.cpp", "minilm-l6.centroid"),
     ] {
         let program = compiled(source, Link::Shared, &SANITIZE);
         done(
@@ -253,7 +253,7 @@ fn examples_give_the_scores_of_rust() {
         "two hours too long",
         "it is what it is \u{1f3ac}",
     ];
-    let program = compiled("examples/classify.c", Link::Shared, &[]);
+    let program = compiled("programs/classify.c", Link::Shared, &[]);
     let path = model("sentiment.centroid");
     let told = text(done(command(&program).arg(&path).args(TEXTS)));
     let classifier = TextClassifier::open(&path).unwrap();
@@ -273,7 +273,7 @@ fn examples_give_the_scores_of_rust() {
         .collect();
     assert_eq!(without, expected);
 
-    let program = compiled("examples/nearest.cpp", Link::Static, &[]);
+    let program = compiled("programs/nearest.cpp", Link::Static, &[]);
     let path = model("minilm-l6.centroid");
     let told = text(done(command(&program).arg(&path).args(TEXTS)));
     let embedder = SentenceEmbedder::open(&path).unwrap();
@@ -287,7 +287,7 @@ fn examples_give_the_scores_of_rust() {
         .collect();
     assert_eq!(told, expected);
 
-    let program = compiled("examples/picture.c", Link::Shared, &[]);
+    let program = compiled("programs/picture.c", Link::Shared, &[]);
     let path = model("efficientnet-lite0.centroid");
     let told = text(done(command(&program).arg(&path).arg(picture())));
     let artifact = Artifact::open(&path).unwrap();
@@ -303,7 +303,7 @@ fn examples_give_the_scores_of_rust() {
 
 #[test]
 fn examples_tell_what_is_wrong() {
-    let program = compiled("examples/classify.c", Link::Shared, &[]);
+    let program = compiled("programs/classify.c", Link::Shared, &[]);
     let output = command(&program)
         .args(["no/such.centroid", "text"])
         .output()

@@ -183,3 +183,17 @@ fn distances_count_letters() {
     assert_eq!(distance("kitten", "sitting"), 3);
     assert_eq!(distance("same", "same"), 0);
 }
+
+/// What people copy.
+#[test]
+fn the_runs_in_the_readme_are_recipes() {
+    let readme = include_str!("../../../README.md");
+    let blocks = readme.split("```toml\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    let runs: Vec<&str> = blocks.filter(|b| b.contains("[[stage]]")).collect();
+    assert_eq!(runs.len(), 2);
+    for run in runs {
+        let recipe = parse(run).unwrap();
+        recipe.plan().unwrap();
+    }
+}
