@@ -125,6 +125,45 @@ fn a_tiny_model_learns_and_its_checkpoint_is_one() {
     assert!(!output.join("state.safetensors").exists());
 }
 
+/// A checkpoint without config.json leaves one that has it, and codes are trained as what they stand for.
+#[test]
+fn checkpoints_of_fairseq_are_trained() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/checkpoints");
+    for name in ["fairseq-roberta", "fairseq-ipq"] {
+        let recipe = tiny.recipe(name, "", F32, TUNE);
+        let text = fs::read_to_string(&recipe).unwrap();
+        let model = format!("model = {:?}", data.join(name));
+        fs::write(&recipe, text.replace("model = \"model\"", &model)).unwrap();
+        let done = finished(start(&recipe, Start::New, None).unwrap());
+        let tests = logged(&tiny.path(name), "test");
+        let difference = tests[1]["largest_difference"].as_f64().unwrap();
+        assert!(difference < 1e-4, "{name}: {difference}");
+
+        let checkpoint = done.checkpoint.unwrap();
+        let config = fs::read(checkpoint.join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["model_type"], "roberta");
+        let options = centroid::convert::ConvertOptions {
+            plan: centroid::convert::Plan::new(centroid::Scheme::F32),
+            ..Default::default()
+        };
+        let conversion =
+            centroid::convert::Conversion::from_directory(checkpoint, &options).unwrap();
+        let path = tiny.path(name).join("again.centroid");
+        conversion.write(&path, false, &|_| ()).unwrap();
+        let texts = ["some plot is fine", "a poor actor"];
+        let [model, again] = [tiny.path(name).join("model.centroid"), path].map(|path| {
+            TextClassifier::open(path)
+                .unwrap()
+                .classify(&texts)
+                .unwrap()
+        });
+        assert_eq!(model, again);
+    }
+}
+
 const STAGES: &str = r#"
 [[stage]]
 name = "noise"

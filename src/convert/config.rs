@@ -33,6 +33,11 @@ impl Json {
         Self { path, object }
     }
 
+    #[cfg(feature = "train")]
+    pub(super) fn object(&self) -> Map<String, Value> {
+        self.object.clone()
+    }
+
     pub(super) fn fail(&self, field: &str, message: impl std::fmt::Display) -> Error {
         bad(&self.path, format!("{field}: {message}"))
     }

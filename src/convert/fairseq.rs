@@ -309,6 +309,7 @@ fn config(checkpoint: &Checkpoint, file: &Path, hidden: usize, head: bool) -> Re
         .map(|(field, rows)| (field.to_owned(), json!(rows)))
         .collect();
     for (field, value) in [
+        ("model_type", json!("roberta")),
         ("architectures", json!([architecture])),
         ("hidden_size", json!(hidden)),
         ("num_hidden_layers", json!(layers)),

@@ -6,16 +6,16 @@ use std::path::Path;
 use super::checkpoint::Checkpoint;
 use super::config::{self, HeadKind, Json};
 use super::encode::{NewTensor, Origin};
-use super::{
-    Conversion, ConvertOptions, Model, PlannedTensor, Source, TextModel, fairseq, tokenizer,
-};
+use super::{Conversion, ConvertOptions, Model, Source, TextModel, fairseq, tokenizer};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{Config, Family, Problem, Task};
 use crate::text::Tokenizer;
 
 pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Conversion> {
-    read_as(directory, options, None)
+    let mut conversion = read_as(directory, options, None)?;
+    keep_codes(&mut conversion);
+    Ok(conversion)
 }
 
 /// Options that mean nothing for models of texts.
@@ -34,7 +34,7 @@ pub(super) fn refuse_of_images(options: &ConvertOptions) -> Result<()> {
 }
 
 /// Reads a checkpoint as a classifier of `classes`, if there are any, whatever its head: what it lacks of
-/// one is new.
+/// one is new. Where it has codes, their matrices are planned as all others.
 pub(super) fn read_as(
     directory: &Path,
     options: &ConvertOptions,
@@ -174,8 +174,7 @@ pub(super) fn read_as(
         &mut notes,
     );
 
-    let mut planned = options.plan.resolve(&tensors)?;
-    keep_codes(&checkpoint, &tensors, &mut planned, &mut notes);
+    let planned = options.plan.resolve(&tensors)?;
     let provenance = vec![
         ("source".into(), source_name(directory)),
         ("source_sha256".into(), checkpoint.digest()),
@@ -185,6 +184,8 @@ pub(super) fn read_as(
             config: encoder,
             tokenizer,
             layer_of,
+            #[cfg(feature = "train")]
+            config_json: json.object(),
         }),
         labels,
         source: Source::Checkpoint(checkpoint),
@@ -198,14 +199,12 @@ pub(super) fn read_as(
 }
 
 /// Matrices that have codes keep them, whatever block the plan has for others.
-fn keep_codes(
-    checkpoint: &Checkpoint,
-    tensors: &[NewTensor],
-    planned: &mut [PlannedTensor],
-    notes: &mut Vec<String>,
-) {
+fn keep_codes(conversion: &mut Conversion) {
+    let Source::Checkpoint(checkpoint) = &conversion.source else {
+        return;
+    };
     let (mut kept, mut blocks) = (0, BTreeSet::new());
-    for (tensor, planned) in tensors.iter().zip(planned) {
+    for (tensor, planned) in conversion.tensors.iter().zip(&mut conversion.planned) {
         let Origin::Checkpoint(name) = &tensor.origin else {
             continue;
         };
@@ -218,7 +217,7 @@ fn keep_codes(
     }
     if kept > 0 {
         let blocks: Vec<_> = blocks.iter().map(usize::to_string).collect();
-        notes.push(format!(
+        conversion.notes.push(format!(
             "{kept} matrices keep the codes and centroids that the checkpoint has, in blocks of {}",
             blocks.join(" and ")
         ));

@@ -141,6 +141,9 @@ struct TextModel {
     tokenizer: StoredTokenizer,
     /// For each layer of the result the layer whose tensors it uses.
     layer_of: Vec<usize>,
+    /// What the checkpoint's `config.json` says, or would say.
+    #[cfg(feature = "train")]
+    config_json: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Writes `artifact` at `path` with its `tokenizer.json` as tokenizer tables, which open faster;

@@ -185,6 +185,8 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
             config,
             tokenizer,
             layer_of,
+            #[cfg(feature = "train")]
+            config_json: serde_json::Map::new(),
         }),
         labels,
         source: Source::Random,

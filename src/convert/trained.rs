@@ -7,12 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, View};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::efficientnet::training;
 pub(crate) use super::encode::Trained;
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, Model, PlannedTensor, Source, hf};
+use super::{Conversion, ConvertOptions, Model, PlannedTensor, Source, hf, tokenizer};
 use crate::artifact::write_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet;
@@ -30,6 +30,9 @@ const TOKENIZER_FILES: [&str; 7] = [
     "vocab.json",
     "merges.txt",
 ];
+
+/// One of these is a tokenizer.
+const VOCABULARIES: [&str; 3] = ["tokenizer.json", "vocab.txt", "vocab.json"];
 
 /// A checkpoint to start from.
 pub(crate) struct Base {
@@ -52,7 +55,7 @@ impl Base {
 
     /// Reads a checkpoint as what it is: an embedding model.
     pub(crate) fn embedder(directory: &Path, options: &ConvertOptions) -> Result<Self> {
-        let conversion = hf::read(directory, options)?;
+        let conversion = hf::read_as(directory, options, None)?;
         match conversion.text().config.task {
             Task::Embedding { .. } => Ok(Self {
                 conversion,
@@ -202,7 +205,7 @@ impl Base {
         directory: &Path,
         weights: &HashMap<String, Vec<f32>>,
     ) -> Result<bool> {
-        let Model::Text(_) = &self.conversion.model else {
+        let Model::Text(model) = &self.conversion.model else {
             return Ok(false);
         };
         let config = self.config();
@@ -231,7 +234,7 @@ impl Base {
             };
             views.push((name, Values::new(values, &tensor.shape)));
         }
-        let mut json = self.config_json()?;
+        let mut json = model.config_json.clone();
         json.insert("architectures".into(), json!([class]));
         json.insert("num_hidden_layers".into(), json!(config.layers));
         json.insert("problem_type".into(), json!("single_label_classification"));
@@ -247,6 +250,14 @@ impl Base {
                 write_file(&directory.join(name), &bytes, true)?;
             }
         }
+        if !VOCABULARIES
+            .iter()
+            .any(|name| self.directory.join(name).exists())
+        {
+            // fairseq's files, in the form that others read.
+            let bundle = tokenizer::collect(&self.directory, config.family)?;
+            write_file(&directory.join("tokenizer.json"), &bundle.json, true)?;
+        }
         let text = format!("{:#}\n", Value::Object(json));
         write_file(&directory.join("config.json"), text.as_bytes(), true)?;
         // Last: without weights it is no checkpoint.
@@ -256,13 +267,6 @@ impl Base {
             true,
         )?;
         Ok(true)
-    }
-
-    fn config_json(&self) -> Result<Map<String, Value>> {
-        let path = self.directory.join("config.json");
-        let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| Error::new(ErrorKind::Checkpoint, e.to_string()).in_file(path))
     }
 }
 
