@@ -18,21 +18,6 @@ pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Convers
     Ok(conversion)
 }
 
-/// Options that mean nothing for models of texts.
-pub(super) fn refuse_of_images(options: &ConvertOptions) -> Result<()> {
-    let given = [
-        ("image_size", options.image_size.is_some()),
-        ("crop", options.crop.is_some()),
-    ];
-    match given.into_iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(Error::new(
-            ErrorKind::Config,
-            format!("{name} is for networks of images"),
-        )),
-        None => Ok(()),
-    }
-}
-
 /// Reads a checkpoint as a classifier of `classes`, if there are any, whatever its head: what it lacks of
 /// one is new. Where it has codes, their matrices are planned as all others.
 pub(super) fn read_as(
@@ -40,7 +25,7 @@ pub(super) fn read_as(
     options: &ConvertOptions,
     classes: Option<&[String]>,
 ) -> Result<Conversion> {
-    refuse_of_images(options)?;
+    options.refuse_of_images()?;
     if !directory.is_dir() {
         return Err(Error::new(ErrorKind::Checkpoint, "not a directory").in_file(directory));
     }

@@ -117,6 +117,44 @@ pub struct ConvertOptions {
     pub crop: Option<Crop>,
 }
 
+impl ConvertOptions {
+    /// Options that mean nothing for models of texts.
+    fn refuse_of_images(&self) -> Result<()> {
+        refuse(
+            &[
+                ("image_size", self.image_size.is_some()),
+                ("crop", self.crop.is_some()),
+            ],
+            "networks of images",
+        )
+    }
+
+    /// Options that mean nothing for networks of images.
+    fn refuse_of_texts(&self) -> Result<()> {
+        refuse(
+            &[
+                ("layers", self.layers.is_some()),
+                ("share", self.share > 1),
+                ("pooling", self.pooling.is_some()),
+                ("normalize", self.normalize),
+                ("calibration", !self.calibration.is_empty()),
+            ],
+            "models of texts",
+        )
+    }
+}
+
+/// Refuses what is given.
+fn refuse(given: &[(&str, bool)], belongs_to: &str) -> Result<()> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::new(
+            ErrorKind::Config,
+            format!("{name} is for {belongs_to}"),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// A checkpoint that has been read and checked, and a plan for it.
 pub struct Conversion {
     model: Model,

@@ -144,7 +144,7 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
     if architecture.of_images() {
         return efficientnet::random(architecture.name(), options);
     }
-    hf::refuse_of_images(options)?;
+    options.refuse_of_images()?;
     let mut config = architecture.config();
     let kept = plan::kept_layers(options, config.layers)?;
     config.layers = kept.len();

@@ -190,20 +190,35 @@ fn best_scale(centroids: &[f32], b: usize, weight: &[f64], width: Width) -> (f32
     let mut best = (f32::MIN_POSITIVE, f64::INFINITY);
     for step in 0..=32 {
         let scale = (most * (1.0 - step as f32 / 64.0)).max(f32::MIN_POSITIVE);
-        let (mut error, mut fits) = (0.0, true);
-        for (centroid, weight) in centroids.chunks_exact(b).zip(weight.chunks_exact(b)) {
-            let mut sum = 0;
-            for ((&c, w), v) in (centroid.iter().zip(weight)).zip(width.round(centroid, scale)) {
-                sum += u16::from(v.unsigned_abs());
-                error += w * (f64::from(c) - f64::from(scale) * f64::from(v)).powi(2);
-            }
-            fits &= sum <= width.centroid;
-        }
-        if fits && error < best.1 {
+        if let Some(error) = rounding_error(centroids, b, weight, (width, scale), best.1) {
             best = (scale, error);
         }
     }
     best
+}
+
+/// The weighted squared error of rounding with a scale; `None` where it is not below `most`, or where a centroid
+/// becomes too wide.
+fn rounding_error(
+    centroids: &[f32],
+    b: usize,
+    weight: &[f64],
+    (width, scale): (Width, f32),
+    most: f64,
+) -> Option<f64> {
+    let mut error = 0.0;
+    for (centroid, weight) in centroids.chunks_exact(b).zip(weight.chunks_exact(b)) {
+        let mut sum = 0;
+        for ((&c, w), v) in (centroid.iter().zip(weight)).zip(width.round(centroid, scale)) {
+            sum += u16::from(v.unsigned_abs());
+            error += w * (f64::from(c) - f64::from(scale) * f64::from(v)).powi(2);
+        }
+        // Errors only grow.
+        if sum > width.centroid || error >= most || error.is_nan() {
+            return None;
+        }
+    }
+    Some(error)
 }
 
 #[cfg(test)]

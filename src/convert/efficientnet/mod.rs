@@ -120,7 +120,7 @@ pub(super) fn read(
     network: Option<&str>,
     options: &ConvertOptions,
 ) -> Result<Conversion> {
-    check(options)?;
+    options.refuse_of_texts()?;
     let mut checkpoint = Checkpoint::open(path)?;
     let style = Style::of(&checkpoint).map_err(|e| e.in_file(path))?;
     let timm = Timm::read(path)?;
@@ -219,7 +219,7 @@ pub(super) fn read(
 /// A network with generated weights and 1,000 labels.
 pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion> {
     const LABELS: usize = 1000;
-    check(options)?;
+    options.refuse_of_texts()?;
     let (network, _) = known(name)?;
     let labels = options.labels.clone();
     let labels = labels.unwrap_or((0..LABELS).map(|i| format!("LABEL_{i}")).collect());
@@ -244,24 +244,6 @@ pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion>
         notes: vec!["the weights are generated: size and speed are real, answers are not".into()],
         provenance: vec![("source".into(), format!("random {name}"))],
     })
-}
-
-/// Options that mean nothing for networks of images.
-fn check(options: &ConvertOptions) -> Result<()> {
-    let given = [
-        ("layers", options.layers.is_some()),
-        ("share", options.share > 1),
-        ("pooling", options.pooling.is_some()),
-        ("normalize", options.normalize),
-        ("calibration", !options.calibration.is_empty()),
-    ];
-    match given.into_iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(Error::new(
-            ErrorKind::Config,
-            format!("{name} is for models of texts"),
-        )),
-        None => Ok(()),
-    }
 }
 
 fn missing(name: &str) -> Error {
