@@ -17,10 +17,15 @@ use crate::layout::{TILE, Tile};
 
 /// Inputs of a block.
 const BLOCK: usize = 8;
-/// The most rows, and the most where there are fewer than [`WIDE`] outputs to share the cost of the tables.
+/// The most rows; fewer where there are fewer than [`WIDE`] outputs to share the cost of the tables.
 const ROWS: usize = 5;
 const NARROW_ROWS: usize = 3;
 const WIDE: usize = 1024;
+/// Rows that are multiplied with weights that are looked up once, and the most that go by tables beside them: 2
+/// below [`WIDE`] outputs, 1 below [`HALF_WIDE`].
+const BESIDE: usize = 8;
+pub(super) const MORE: usize = 3;
+const HALF_WIDE: usize = 512;
 /// The fewest outputs: they share the cost of the tables.
 const OUTPUTS: usize = 256;
 /// Tiles of a job.
@@ -33,26 +38,32 @@ thread_local! {
     static TABLES: RefCell<Buffer> = RefCell::default();
 }
 
-/// Whether to use tables.
+/// How many of the last of `rows` rows to multiply by tables: all of a few, or what is left beside the
+/// [`BESIDE`] rows whose weights are looked up at once.
 ///
 /// From times on a Zen 4, in cycles a code: 0.14 and 55 / `out_features` a row; and for looking up
-/// weights 0.75 for one row, 0.88 for four, and 1.1 for six.
-pub(super) fn suits(weights: &Weights, rows: usize) -> bool {
+/// weights 0.75 for one row, 0.88 for four, 1.1 for six, 1.2 for eight, and then, in two goes, 1.75 for nine.
+pub(super) fn rows(weights: &Weights, rows: usize) -> usize {
     let Codes::Pq { book, .. } = weights.codes else {
-        return false;
+        return 0;
     };
-    let most = match weights.out_features {
-        WIDE.. => ROWS,
-        _ => NARROW_ROWS,
+    if book.block != BLOCK || !book.looks_up() || weights.out_features < OUTPUTS {
+        return 0;
+    }
+    let (most, more) = match weights.out_features {
+        WIDE.. => (ROWS, MORE),
+        HALF_WIDE.. => (NARROW_ROWS, 2),
+        _ => (NARROW_ROWS, 1),
     };
-    book.block == BLOCK
-        && book.looks_up()
-        && (1..=most).contains(&rows)
-        && weights.out_features >= OUTPUTS
+    match rows {
+        rows if rows <= most => rows,
+        rows if rows > BESIDE && rows <= BESIDE + more => rows - BESIDE,
+        _ => 0,
+    }
 }
 
-/// Fills rows `first..` of `y` (`[rows of x][out_features]`), where [`suits`] said yes to as many. `rate`
-/// is about how many products are added in a nanosecond.
+/// Fills rows `first..` of `y` (`[rows of x][out_features]`), as many as [`rows`] says. `rate` is about how
+/// many products are added in a nanosecond.
 pub(super) fn linear(
     token: Avx512Vbmi,
     threads: (Threads, usize),
@@ -61,6 +72,9 @@ pub(super) fn linear(
     first: usize,
     y: &mut [f32],
 ) {
+    if first == x.rows() {
+        return;
+    }
     let Codes::Pq { book, .. } = weights.codes else {
         unreachable!("lookup tables are for codes");
     };

@@ -21,6 +21,8 @@ use super::aarch64::neon_lut;
 use super::buffer::Buffer;
 use super::finish::{Constants, Finish, Int8};
 use super::lanes::{BLOCK, Lanes, LanesOp, LookUp};
+#[cfg(target_arch = "x86_64")]
+use super::lut;
 use super::shared::Shared;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::wasm32::lut as wasm32_lut;
@@ -100,9 +102,10 @@ pub(super) fn linear(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(token) => avx2(token.avx2(), threads, weights, x, by_both, y),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni(token) => vnni(token, threads, weights, x, y),
+        Isa::Avx512Vnni(token) => vnni(token, threads, weights, x, 9, y),
+        // A few more than eight have tables of their own.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vbmi(token) => vnni(token.vnni(), threads, weights, x, y),
+        Isa::Avx512Vbmi(token) => vnni(token.vnni(), threads, weights, x, 9 + lut::MORE, y),
         // These two from counting instructions. With `i8mm`, a product takes as few as tables.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(token) => {
@@ -143,7 +146,7 @@ fn avx2(
     to
 }
 
-/// The first rows in groups of thirty-two, and then of sixteen.
+/// The first rows in groups of thirty-two, and then of sixteen, of at least `fewest`.
 ///
 /// From times on a Zen 4, in cycles a code: 1.55 and 700 / `out_features` for sixteen rows, and 2.6 and
 /// 1200 / `out_features` for thirty-two; for looking up weights 1.2 for eight rows, 2.0 for twelve, 2.5 for
@@ -154,6 +157,7 @@ fn vnni(
     threads: (Threads, usize),
     weights: &Weights,
     x: &QuantizedRows,
+    fewest: usize,
     y: &mut [f32],
 ) -> usize {
     let (rows, out_features) = (x.rows(), weights.out_features);
@@ -174,7 +178,7 @@ fn vnni(
     if out_features < WIDE {
         return two;
     }
-    let one = whole(two, 16, 9);
+    let one = whole(two, 16, fewest);
     groups(vnni_lut::Sixteen(token), threads, weights, x, two..one, y);
     one
 }

@@ -186,22 +186,23 @@ pub(crate) fn linear_int8(
     assert_eq!(x.columns(), weights.in_features);
     assert_eq!(y.len(), x.rows() * weights.out_features);
     let threads = (threads, isa.int8_rate());
-    // The first rows by tables, and the rest, if any, by tables of another kind or straight from
+    // The first rows by tables, the last ones by tables of another kind, and those between straight from
     // centroids.
     let first = lut16::linear(isa, threads, weights, x, y);
-    if first == x.rows() {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
+    let mut end = x.rows();
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Avx512Vbmi(token) = isa {
+        end -= lut::rows(weights, end - first);
+        lut::linear(token, threads, weights, x, end, y);
+    }
+    if first == end {
         return;
     }
-    #[cfg(target_arch = "x86_64")]
-    if let Isa::Avx512Vbmi(token) = isa
-        && lut::suits(weights, x.rows() - first)
-    {
-        return lut::linear(token, threads, weights, x, first, y);
-    }
-    let y = &mut y[first * weights.out_features..];
+    let y = &mut y[first * weights.out_features..end * weights.out_features];
     let input = gemm::Input {
-        values: &x.values()[first * x.columns()..],
-        rows: x.rows() - first,
+        values: &x.values()[first * x.columns()..end * x.columns()],
+        rows: end - first,
         stride: x.columns(),
     };
     let finish = finish::Int8::new(x, first);
