@@ -566,6 +566,10 @@ fn artifacts_get_tokenizer_tables() {
             continue;
         }
         let before = Artifact::open(&source).unwrap();
+        if before.tokenizer_kind().is_none() {
+            // A network of images.
+            continue;
+        }
         let target = directory.path().join(source.file_name().unwrap());
         with_tokenizer_tables(&before, &target, false).unwrap();
         let error = with_tokenizer_tables(&before, &target, false).unwrap_err();

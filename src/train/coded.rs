@@ -29,6 +29,8 @@ pub(super) struct Coded {
     pub(super) unit: Option<Tensor>,
     /// Blocks of each centroid, at least 1: `[codebooks * k, 1]`
     pub(super) counts: Tensor,
+    /// Blocks of each centroid.
+    uses: Vec<usize>,
     centroid_type: CentroidType,
     /// `[rows, columns]`: weights that go on being trained, though the model computes with centroids; now
     /// and then each block gets the centroid nearest to them.
@@ -44,6 +46,13 @@ fn through(codes: &[u8], per_row: usize, codebooks: usize, in_all: i64) -> Vec<i
     places.map(number).collect()
 }
 
+/// How often each of `k` centroids is used, and the same as `[k, 1]` with at least 1.
+fn uses(codes: &Tensor, k: i64) -> (Vec<usize>, Tensor) {
+    let counts = codes.bincount(None::<Tensor>, k).to_kind(Kind::Float);
+    let uses = to_vec(&counts).iter().map(|&n| n as usize).collect();
+    (uses, counts.clamp_min(1.0).view([k, 1]))
+}
+
 impl Coded {
     pub(super) fn new(
         (rows, columns): (usize, usize),
@@ -57,7 +66,7 @@ impl Coded {
         let k = (centroids.len() / block) as i64;
         let wide = through(codes, columns.div_ceil(block), codebooks, k);
         let codes = Tensor::from_slice(&wide).to_device(device);
-        let counts = codes.bincount(None::<Tensor>, k).to_kind(Kind::Float);
+        let (uses, counts) = uses(&codes, k);
         let factors = factors.map(|factors| leaf(factors, &[rows as i64, 1], device));
         Self {
             rows: rows as i64,
@@ -68,7 +77,8 @@ impl Coded {
             centroids: leaf(centroids, &[k, block as i64], device),
             factors,
             unit: None,
-            counts: counts.clamp_min(1.0).view([k, 1]),
+            counts,
+            uses,
             centroid_type,
             latent: None,
         }
@@ -180,9 +190,9 @@ impl Coded {
         let per_row = self.codes.size()[1] as usize;
         let wide = through(codes, per_row, self.codebooks as usize, numbers);
         let codes = Tensor::from_slice(&wide);
-        let counts = codes.bincount(None::<Tensor>, numbers);
-        let counts = counts.to_kind(Kind::Float).clamp_min(1.0);
-        self.counts.copy_(&counts.view_as(&self.counts));
+        let (uses, counts) = uses(&codes, numbers);
+        self.uses = uses;
+        self.counts.copy_(&counts);
         self.codes.copy_(&codes.view_as(&self.codes));
     }
 
@@ -195,9 +205,9 @@ impl Coded {
     fn stored_centroids(&self, rounded: bool) -> Result<Tensor> {
         let block = self.block as usize;
         let shape = (block, self.codebooks as usize);
-        let uses: Vec<usize> = to_vec(&self.counts).iter().map(|&n| n as usize).collect();
         let centroids = self.present_centroids();
-        let stored = pq::stored_centroids(&to_vec(&centroids), shape, &uses, self.centroid_type)?;
+        let stored =
+            pq::stored_centroids(&to_vec(&centroids), shape, &self.uses, self.centroid_type)?;
         let stored = match &stored {
             Codebook::F16(values) if rounded => {
                 let rounded = kernels::Codebook::from_f16(values, block);
