@@ -2,10 +2,12 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::coded::Coded;
 use super::optimizer::{AdamW, Rates};
 use super::recipe::Distill;
 use super::stage::{Clock, divergence_of, taught_by};
 use super::weights::{Parameter, Role, leaf, to_vec};
+use crate::quant::CentroidType;
 
 fn parameter(values: &[f32], shape: &[i64], role: Role) -> Parameter {
     Parameter {
@@ -154,4 +156,31 @@ fn the_divergence_is_that_of_the_softmax() {
     // Far apart, it is large and finite.
     let far = divergence_of(&[0.0, 300.0], &[300.0, 0.0]);
     assert!((far - 300.0).abs() < 1e-3, "{far}");
+}
+
+/// A centroid that no block has may be far out: the others are rounded without a thought of it, in training as in
+/// what is stored.
+#[test]
+fn what_is_trained_is_what_is_stored() {
+    let codes = [0, 1, 2, 2, 1, 0, 0, 2];
+    let centroids = [0.31, -0.22, 0.5, 0.07, -0.4, 0.33, 9.0, -7.0];
+    let new = |codes: &[u8], device| {
+        let shape = ((4, 4), (2, 1));
+        Coded::new(
+            shape.0,
+            shape.1,
+            codes,
+            &centroids,
+            None,
+            CentroidType::Int8,
+            device,
+        )
+    };
+    let coded = new(&codes, Device::Cpu);
+    let trained = to_vec(&coded.rows(None, false).unwrap());
+    assert_eq!(trained, coded.to_pq().unwrap().dequantize());
+    // Codes that change take that with them.
+    let mut other = new(&[3; 8], Device::Cpu);
+    other.set_codes(&codes);
+    assert_eq!(to_vec(&other.rows(None, false).unwrap()), trained);
 }
