@@ -317,7 +317,7 @@ impl<'a> Run<'a, Images> {
             Some(path) => Some(teacher(recipe, path, &model, device).map_err(|e| e.in_file(path))?),
             None => None,
         };
-        check_stages(recipe, &model, teacher.as_ref())?;
+        check_stages(recipe, &model, teacher.as_ref(), report)?;
         let of = |examples: &[Example]| pictures(examples, model.base.labels());
         let mut train = of(&division.train);
         let labelled = train.len();

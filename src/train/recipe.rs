@@ -303,7 +303,7 @@ impl Recipe {
         Self::parse(&text, directory).map_err(|e| e.in_file(path))
     }
 
-    fn parse(text: &str, directory: &Path) -> Result<Self> {
+    pub(super) fn parse(text: &str, directory: &Path) -> Result<Self> {
         let mut recipe: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| {
                 text[..span.start.min(text.len())].matches('\n').count() + 1

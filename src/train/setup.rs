@@ -11,7 +11,7 @@ use super::examples::Division;
 use super::learner::Learner;
 use super::noise::Noise;
 use super::recipe::{Recipe, Stage};
-use super::run::{SCORED, Start};
+use super::run::{Event, SCORED, Start};
 use super::stage::{Model, taught_by};
 use crate::artifact::Scheme;
 use crate::convert::PlannedTensor;
@@ -181,13 +181,35 @@ pub(super) fn check_stages<L: Learner>(
     recipe: &Recipe,
     model: &Model<L>,
     teacher: Option<&Model<L>>,
+    report: &mut dyn FnMut(Event<'_>),
 ) -> Result<()> {
     for stage in &recipe.stages {
         check(stage, model, teacher).map_err(|e| {
             Error::new(e.kind(), format!("stage {:?}: {}", stage.name, e.message()))
         })?;
     }
+    if let Some(note) = left_out(&recipe.stages, model.base.planned()) {
+        report(Event::Note(&note));
+    }
     Ok(())
+}
+
+/// Says which tensors are to have codes that no stage makes: training does not know of them.
+fn left_out(stages: &[Stage], planned: &[PlannedTensor]) -> Option<String> {
+    let parts = || stages.iter().flat_map(|stage| &stage.quantize);
+    let left = planned.iter().filter(|tensor| {
+        tensor.plan.scheme == Scheme::Pq && !parts().any(|part| names(part, tensor))
+    });
+    let left: Vec<&str> = left.map(|tensor| &*tensor.name).collect();
+    let more = match left.len() {
+        0 => return None,
+        1 => String::new(),
+        n => format!(" and {} more", n - 1),
+    };
+    Some(format!(
+        "no stage quantizes {}{more}: codes are made at the end, without training",
+        left[0]
+    ))
 }
 
 fn check<L: Learner>(stage: &Stage, model: &Model<L>, teacher: Option<&Model<L>>) -> Result<()> {

@@ -200,7 +200,7 @@ impl<'a> Run<'a, Texts> {
             }
             None => None,
         };
-        check_stages(recipe, &model, teacher.as_ref())?;
+        check_stages(recipe, &model, teacher.as_ref(), report)?;
         let config = &model.learner.config;
         let limit = model.learner.limit;
         if limit > config.max_tokens {
