@@ -23,16 +23,7 @@ import tempfile
 
 import numpy
 import torch
-
-
-def uniform(number, count):
-    z = (numpy.uint64(number) << numpy.uint64(32)) + numpy.arange(count, dtype=numpy.uint64)
-    with numpy.errstate(over="ignore"):
-        z = z + numpy.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> numpy.uint64(31))
-    return (z >> numpy.uint64(40)).astype(numpy.float64) / 2**23 - 1
+from read_centroid import uniform
 
 
 def scale(name, tensor):

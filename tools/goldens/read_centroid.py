@@ -728,7 +728,7 @@ class Network:
 
 
 def uniform(number, count):
-    """The u(t, i) of efficientnet.py."""
+    """u(t, i) for every i below count: see efficientnet.py."""
     z = (np.uint64(number) << np.uint64(32)) + np.arange(count, dtype=np.uint64)
     with np.errstate(over="ignore"):
         z = z + np.uint64(0x9E3779B97F4A7C15)
