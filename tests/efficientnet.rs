@@ -2,7 +2,7 @@
 //! `tools/goldens/efficientnet.py`, in f64.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use centroid::convert::{Conversion, ConvertOptions, Crop, Plan};
 use centroid::{
@@ -174,6 +174,62 @@ fn instruction_sets_agree() {
             assert!(other == logits(&artifact, options(mode, 2).isa(isa), &images));
         }
     }
+}
+
+/// With trained weights and real pictures: `tools/setup` fetches them.
+#[test]
+fn calibration_lowers_the_error_on_other_pictures() {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/lite0");
+    let listed = fs::read_to_string(cache.join("imagenet.tsv")).expect("tools/setup fetches it");
+    let files = listed.lines().skip(1).filter_map(|l| l.split_once('\t'));
+    let files: Vec<_> = files.map(|(file, _)| cache.join(file)).collect();
+    let (others, own) = files.split_at(8);
+    let answers = |plan: Plan, pictures: &[PathBuf]| -> Vec<f32> {
+        let options = ConvertOptions {
+            plan,
+            image_size: Some(96),
+            pictures: pictures.to_vec(),
+            ..ConvertOptions::default()
+        };
+        let checkpoint = cache.join("lite0.pth");
+        let conversion = Conversion::efficientnet(checkpoint, None, &options).unwrap();
+        let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+        let provenance = artifact.provenance().to_vec();
+        let (_, recipe) = provenance.iter().find(|(key, _)| key == "recipe").unwrap();
+        let calibrated = recipe.contains(&format!("calibrated on {} pictures", pictures.len()));
+        assert_eq!(calibrated, !pictures.is_empty(), "{recipe}");
+        let classifier = ImageClassifier::new(artifact, options_exact()).unwrap();
+        let mut answers = Vec::new();
+        for mut result in classifier.classify(others).unwrap() {
+            result.labels.sort_by_key(|label| label.index);
+            answers.extend(result.labels.iter().map(|label| label.logit));
+        }
+        answers
+    };
+    let expected = answers(Plan::new(Scheme::F32), &[]);
+    // Of few small pictures only the first blocks have pixels enough.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.toml");
+    let blocks = [1, 2, 3].map(|i| {
+        format!("[[tensors]]\npattern = \"blocks.{i}.*.weight\"\nscheme = \"pq\"\nblock = 3\n")
+    });
+    fs::write(&file, format!("scheme = \"f32\"\n{}", blocks.concat())).unwrap();
+    let error = |pictures: &[_]| {
+        let mut plan = Plan::new(Scheme::F32);
+        plan.apply_file(&file).unwrap();
+        let found = answers(plan, pictures);
+        let pairs = found.iter().zip(&expected);
+        pairs.map(|(a, b)| (a - b).powi(2)).sum::<f32>()
+    };
+    let (plain, calibrated) = (error(&[]), error(own));
+    println!("squared error {plain} without calibration, {calibrated} with it");
+    assert!(calibrated < 0.5 * plain, "{calibrated} {plain}");
+    // Without quantization nothing is adjusted.
+    assert_eq!(answers(Plan::new(Scheme::F32), own), expected);
+}
+
+fn options_exact() -> Options {
+    options(Mode::Exact, 1)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::input::Lines;
 use super::output::{Out, one_line, size};
 use super::progress::Progress;
 use super::values::{self, Blocks, Labels, Layers};
-use super::{Failure, note};
+use super::{Failure, note, pictures};
 
 /// Make a `.centroid` file of a checkpoint
 ///
@@ -32,7 +32,7 @@ use super::{Failure, note};
     centroid convert all-MiniLM-L6-v2 -o minilm.centroid\n  \
     centroid convert roberta-large-mnli -o nli.centroid --block ffn=8,attention=8 --row-scale\n  \
     centroid convert model -o model.centroid --plan plan.toml --calibrate sample.txt\n  \
-    centroid convert efficientnet-lite0.pth -o lite0.centroid\n  \
+    centroid convert efficientnet-lite0.pth -o lite0.centroid --calibrate photographs/\n  \
     centroid convert --random roberta-base -o size.centroid --share 2")]
 pub struct Convert {
     /// The checkpoint: a directory, or the weights of an EfficientNet in a file
@@ -88,7 +88,8 @@ pub struct Convert {
     /// A plan: TOML with scheme, seed, kmeans-full, [groups.NAME], [[tensors]]
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Minimise the error of layer outputs on these texts, one a line
+    /// Minimise the error of layer outputs on these texts, one a line; for a network of images on the pictures
+    /// that the file lists, one a line, from its directory, or on all that are in a directory
     #[arg(long, value_name = "FILE", conflicts_with = "random")]
     calibrate: Option<PathBuf>,
     /// Layers to keep, ascending, from 0: 0,2,4 [default: all]
@@ -226,9 +227,10 @@ impl Convert {
         self.change_groups(&mut plan, of_images)?;
         plan.seed = self.seed.unwrap_or(plan.seed);
         plan.kmeans_full |= self.kmeans_full;
-        let calibration = match &self.calibrate {
-            Some(file) => read_texts(file)?,
-            None => Vec::new(),
+        let (calibration, pictures) = match &self.calibrate {
+            Some(path) if of_images => (Vec::new(), pictures::listed(path)?),
+            Some(file) => (read_lines(file)?, Vec::new()),
+            None => Default::default(),
         };
         Ok(ConvertOptions {
             plan,
@@ -238,6 +240,7 @@ impl Convert {
             normalize: self.normalize,
             labels: self.labels.clone().map(|labels| labels.0),
             calibration,
+            pictures,
             image_size: self.image_size,
             crop: self.crop,
         })
@@ -290,8 +293,8 @@ impl Convert {
     }
 }
 
-/// The texts of a calibration file.
-fn read_texts(path: &Path) -> Result<Vec<String>, Failure> {
+/// The lines of a file, but for empty ones, of which not all are.
+pub fn read_lines(path: &Path) -> Result<Vec<String>, Failure> {
     let fail = |message: String| Failure::Failed(format!("{}: {message}", path.display()));
     let mut lines = Lines::new(File::open(path).map_err(|e| fail(e.to_string()))?);
     let mut texts = Vec::new();

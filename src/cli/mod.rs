@@ -12,6 +12,7 @@ mod input;
 mod inspect;
 mod options;
 mod output;
+mod pictures;
 mod progress;
 mod texts;
 #[cfg(feature = "train")]

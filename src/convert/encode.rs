@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use half::f16;
 
 use super::calibrate::Calibration;
+use super::calibrate::images::Pictures;
+use super::calibrate::texts::Texts;
 use super::{Conversion, GroupPlan, Model, PlannedTensor, Source, random};
 use crate::artifact::{
     self, Group, Layout, ModelKind, NewCodebook, NewValues, NewZero, Scheme, Writer,
@@ -100,16 +102,22 @@ pub(super) fn encode(
         Model::Image(config) => Writer::new(ModelKind::EfficientNet, config.to_body()?),
     };
     let mut report = Report::default();
-    let mut calibration = match (&conversion.source, conversion.calibration.is_empty()) {
-        (Source::Checkpoint(checkpoint), false) => {
+    let mut calibration: Option<Box<dyn Calibration + '_>> = match &conversion.model {
+        Model::Text(_) if !conversion.calibration.is_empty() => {
             let original = |name: &str| {
                 let mut tensors = conversion.tensors.iter();
-                match tensors.find(|t| t.name == name).map(|t| &t.origin) {
-                    Some(Origin::Checkpoint(name)) => checkpoint.values(name),
+                let tensor = tensors.find(|t| t.name == name);
+                match (&conversion.source, tensor.map(|t| &t.origin)) {
+                    (Source::Checkpoint(checkpoint), Some(Origin::Checkpoint(name))) => {
+                        checkpoint.values(name)
+                    }
                     _ => Err(Error::new(ErrorKind::Checkpoint, "is missing").in_tensor(name)),
                 }
             };
-            Some(Calibration::new(conversion, &original)?)
+            Some(Box::new(Texts::new(conversion, &original)?))
+        }
+        Model::Image(config) if !conversion.pictures.is_empty() => {
+            Some(Box::new(Pictures::read(config, &conversion.pictures)?))
         }
         _ => None,
     };
@@ -249,12 +257,14 @@ fn recipe(conversion: &Conversion) -> String {
             parts.push(part);
         }
     }
-    let method = match (&conversion.source, conversion.calibration.len()) {
-        (Source::Random, _) => "generated weights".to_owned(),
+    let (texts, pictures) = (conversion.calibration.len(), conversion.pictures.len());
+    let method = match &conversion.source {
+        Source::Random => "generated weights".to_owned(),
         #[cfg(feature = "train")]
-        (Source::Trained(_), _) => "trained".to_owned(),
-        (_, 0) => "post-training".to_owned(),
-        (_, n) => format!("post-training, calibrated on {n} texts"),
+        Source::Trained(_) => "trained".to_owned(),
+        _ if texts > 0 => format!("post-training, calibrated on {texts} texts"),
+        _ if pictures > 0 => format!("post-training, calibrated on {pictures} pictures"),
+        _ => "post-training".to_owned(),
     };
     format!("{method}; {}", parts.join(" "))
 }
@@ -264,7 +274,7 @@ fn keep(
     name: &str,
     pq: Pq,
     original: &[f32],
-    calibration: &mut Option<Calibration<'_>>,
+    calibration: &mut Option<Box<dyn Calibration + '_>>,
 ) -> (NewValues, f64) {
     let decoded = pq.dequantize();
     let error = relative_error(original, &decoded);
@@ -280,7 +290,7 @@ fn quantize(
     tensor: &NewTensor,
     planned: &PlannedTensor,
     weights: &[f32],
-    calibration: &mut Option<Calibration<'_>>,
+    calibration: &mut Option<Box<dyn Calibration + '_>>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(NewValues, f64)> {
     let (rows, columns) = tensor.matrix();

@@ -178,6 +178,7 @@ pub(super) fn read_as(
         plan: options.plan.clone(),
         planned,
         calibration: options.calibration.clone(),
+        pictures: Vec::new(),
         notes,
         provenance,
     })

@@ -111,6 +111,9 @@ pub struct ConvertOptions {
     /// Texts on which activations are measured, so that what is minimised is the error of each
     /// layer's output and not that of its weights.
     pub calibration: Vec<String>,
+    /// The same for networks of images: files of pictures (JPEG, PNG, WebP), a few hundred, which needs the
+    /// feature `image`. As many are taken as need 2 GiB of memory, evenly spread; a note says so.
+    pub pictures: Vec<PathBuf>,
     /// Height and width of the images that a network of images takes, over its usual ones.
     pub image_size: Option<usize>,
     /// How pictures become squares, over the network's usual way.
@@ -122,6 +125,7 @@ impl ConvertOptions {
     fn refuse_of_images(&self) -> Result<()> {
         refuse(
             &[
+                ("pictures", !self.pictures.is_empty()),
                 ("image_size", self.image_size.is_some()),
                 ("crop", self.crop.is_some()),
             ],
@@ -164,6 +168,7 @@ pub struct Conversion {
     plan: Plan,
     planned: Vec<PlannedTensor>,
     calibration: Vec<String>,
+    pictures: Vec<PathBuf>,
     notes: Vec<String>,
     provenance: Vec<(String, String)>,
 }

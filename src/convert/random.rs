@@ -194,6 +194,7 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
         plan: options.plan.clone(),
         planned,
         calibration: Vec::new(),
+        pictures: Vec::new(),
         notes,
         provenance: vec![("source".into(), format!("random {}", architecture.name()))],
     })

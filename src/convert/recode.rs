@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-pub(crate) use super::calibrate::Tokens;
+use super::calibrate::texts::Texts;
+pub(crate) use super::calibrate::texts::Tokens;
 use super::calibrate::{Calibration, Inputs};
 use super::encode::relative_error;
 pub(crate) use super::sensitivity::Sensitivity;
@@ -59,7 +60,7 @@ impl Base {
         seed: u64,
     ) -> Result<Recoded> {
         let conversion = self.conversion();
-        let mut calibration = Calibration::on(conversion, texts, gradients, values)?;
+        let mut calibration = Texts::on(conversion, texts, gradients, values)?;
         let mut recoded = Recoded {
             codes: Vec::new(),
             biases: Vec::new(),

@@ -5,7 +5,7 @@
 //! `g`. So, to first order, the error of column `c` in a use of a row counts `g[c]^2 / variance`. Where
 //! gradients of the model's answers are known, these say it better.
 
-use super::calibrate::Tokens;
+use super::calibrate::texts::Tokens;
 use super::sensitivity::{PRIOR, Sensitivity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::Config;

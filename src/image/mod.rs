@@ -4,6 +4,7 @@
 mod tests;
 
 use std::io::Cursor;
+use std::path::Path;
 
 use ::image::imageops::{self, FilterType};
 use ::image::{ImageError, ImageReader, Limits, RgbImage};
@@ -11,6 +12,8 @@ use ::image::{ImageError, ImageReader, Limits, RgbImage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet::{Crop, Filter, Preprocessing};
 
+/// Bytes of the largest file that is read.
+const MAX_FILE: u64 = 256 << 20;
 /// The longest side of a picture.
 const MAX_SIDE: u32 = 1 << 15;
 /// Pixels of a picture: 192 MiB in three colours.
@@ -20,6 +23,19 @@ const MAX_MEMORY: u64 = 512 << 20;
 
 /// How many times longer than wide a picture may be before its ends are cut off.
 const LONG: u64 = 4;
+
+/// The bytes of a picture's file.
+///
+/// # Errors
+/// [`ErrorKind::Io`] if it cannot be read, [`ErrorKind::Input`] if it is no file or too large a one.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE {
+        let message = format!("not a file of at most {} MiB", MAX_FILE >> 20);
+        return Err(Error::new(ErrorKind::Input, message).in_file(path));
+    }
+    std::fs::read(path).map_err(|e| Error::io(path, e))
+}
 
 /// The input `[size][size][3]` that a network takes for a picture in JPEG, PNG or WebP.
 ///

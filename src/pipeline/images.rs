@@ -12,9 +12,6 @@ use crate::models::encoder::Problem;
 /// Nanoseconds that the smallest network takes for an image, roughly: always worth the pool.
 const IMAGE: usize = 5_000_000;
 
-/// Bytes of the largest file that is read.
-const MAX_FILE: u64 = 256 << 20;
-
 /// Classifies images.
 ///
 /// ```no_run
@@ -116,17 +113,11 @@ impl ImageClassifier {
     /// [`ErrorKind::Io`] if one cannot be read, [`ErrorKind::Input`] if it is no picture, is damaged, or has more
     /// than 32,768 pixels in a row or column or 67,108,864 in all; the error names the file.
     pub fn classify(&self, images: &[impl AsRef<Path>]) -> Result<Vec<ImageClassification>> {
-        let one = |path: &Path| {
-            let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
-            if !metadata.is_file() || metadata.len() > MAX_FILE {
-                let message = format!("not a file of at most {} MiB", MAX_FILE >> 20);
-                return Err(Error::new(ErrorKind::Input, message));
-            }
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-            self.picture(&bytes)
-        };
         (images.iter().map(AsRef::as_ref))
-            .map(|path| one(path).map_err(|e| e.in_file(path)))
+            .map(|path| {
+                let bytes = image::read(path)?;
+                self.picture(&bytes).map_err(|e| e.in_file(path))
+            })
             .collect()
     }
 

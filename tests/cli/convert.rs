@@ -324,6 +324,78 @@ fn calibration_files_are_checked() {
 }
 
 #[test]
+fn pictures_calibrate_networks_of_images() {
+    let convert = Convert::new();
+    // Read before the checkpoint is.
+    let checkpoint = convert.write("net.pth", b"no checkpoint");
+    let folder = convert.path("pictures");
+    fs::create_dir_all(format!("{folder}/deeper")).unwrap();
+    let calibrate = |checkpoint: &str, on: &str| {
+        let out = convert.path("net.centroid");
+        let flags = [
+            "--image-size",
+            "64",
+            "--scheme",
+            "int8",
+            "--force",
+            "--calibrate",
+            on,
+        ];
+        centroid(&[&["convert", checkpoint, "-o", &out], &flags[..]].concat())
+    };
+    let nothing = "no picture is in this directory";
+    calibrate(&checkpoint, &folder).fails(1, &[&folder, nothing]);
+    let empty = convert.write("list.txt", b"\n");
+    calibrate(&checkpoint, &empty).fails(1, &["list.txt", "every line is empty"]);
+    let missing = convert.path("nowhere");
+    calibrate(&checkpoint, &missing).fails(1, &["nowhere"]);
+
+    let lite0 = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/lite0/lite0.pth");
+    assert!(
+        Path::new(lite0).is_file(),
+        "{lite0} is missing: run tools/setup"
+    );
+    let picture = image::RgbImage::from_fn(90, 70, |x, y| image::Rgb([x as u8, y as u8, 7]));
+    picture.save(format!("{folder}/a.png")).unwrap();
+    picture.save(format!("{folder}/deeper/b.JPG")).unwrap();
+    fs::write(format!("{folder}/notes.txt"), "no picture").unwrap();
+    let recipe = || {
+        let file = convert.path("net.centroid");
+        let inspected = centroid(&["inspect", &file, "--json"]).json();
+        inspected["provenance"]["recipe"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    calibrate(lite0, &folder).ok();
+    assert!(
+        recipe().contains("calibrated on 2 pictures"),
+        "{}",
+        recipe()
+    );
+    let list = convert.write("list.txt", b"pictures/a.png\n\n");
+    calibrate(lite0, &list).ok();
+    assert!(
+        recipe().contains("calibrated on 1 pictures"),
+        "{}",
+        recipe()
+    );
+    // Here the plan is printed before.
+    for (lines, expected) in [
+        ("pictures/a.png\npictures/c.png\n", "c.png: No such file"),
+        ("pictures/notes.txt\n", "notes.txt: not a picture"),
+    ] {
+        let list = convert.write("list.txt", lines.as_bytes());
+        let run = calibrate(lite0, &list);
+        let last = run.err.lines().last().unwrap();
+        assert!(run.code == 1 && last.starts_with("error: "), "{last}");
+        assert!(last.contains(expected), "{last}");
+        let kept = recipe().contains("calibrated on 1 pictures");
+        assert!(kept, "what was there stays");
+    }
+}
+
+#[test]
 fn random_roberta_base_fits_its_budget() {
     let convert = Convert::new();
     let run = convert.run(&["--random", "roberta-base"], "--json");

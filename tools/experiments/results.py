@@ -29,12 +29,18 @@ def directory(data, row, fold):
     return RUNS / data / row / str(fold)
 
 
-def recipe(data, row, fold):
+def half():
+    """Whether this processor has products in bf16. Where it has none, f32 is faster, and runs take that."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text().split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def recipe(data, row, fold, bf16=True):
     """The run file's text."""
     start, plan, stages, *more = rows(DATA[data]["epochs"])[row]
     base, fp32 = "../../../../../minilm-l6-v2", f"../../fp32/{fold}/out/checkpoint"
     lines = [f'model = "{base if start == "base" else fp32}"', 'output = "out"', "threads = 1"]
-    if row != "fp32":
+    if row != "fp32" and bf16:
         lines.append("bf16 = true")
     if any("distill" in stage for stage in stages):
         lines.append(f'teacher = "{fp32}"')
@@ -48,7 +54,7 @@ def recipe(data, row, fold):
 
 
 def key(data, row, fold):
-    """Names a run: the same for the same recipe."""
+    """Names a run: the same for the same recipe, whatever the processor multiplies in."""
     digest = hashlib.sha256(recipe(data, row, fold).encode()).hexdigest()
     return data, row, fold, digest[:16]
 
@@ -60,10 +66,24 @@ def finished():
     return {(r["data"], r["row"], r["fold"], r["recipe"]): r for r in results}
 
 
-def keep(data, row, fold, result):
-    """Keeps what a run printed, and which of its answers are right."""
+def answered(data, row, fold):
+    """The answers of a run of this machine, by line."""
     answers = (directory(data, row, fold) / "out/answers.jsonl").read_text().splitlines()
-    answers = sorted(map(json.loads, answers), key=lambda answer: answer["line"])
+    return sorted(map(json.loads, answers), key=lambda answer: answer["line"])
+
+
+def right(answers):
+    """For each whether it (mode int8) is right."""
+    return "".join(str(int(answer["int8"] == answer["label"])) for answer in answers)
+
+
+def keep(data, row, fold, result):
+    """Keeps what a run printed, and which of its answers are right. An fp32 model that was made again, because
+    its weights were on another machine, changes nothing: rows made before are compared with the first one,
+    rows that start from this one or learn from it with this one."""
+    if row == "fp32" and key(data, row, fold) in finished():
+        return
+    answers = answered(data, row, fold)
     lines = " ".join(str(answer["line"]) for answer in answers)
     new = {
         **dict(zip(("data", "row", "fold", "recipe"), key(data, row, fold))),
@@ -73,8 +93,12 @@ def keep(data, row, fold, result):
         "compression_ratio": result["compression_ratio"],
         # Which lines of the data, and for each whether the answer (mode int8) is right.
         "lines": hashlib.sha256(lines.encode()).hexdigest()[:16],
-        "right": "".join(str(int(answer["int8"] == answer["label"])) for answer in answers),
+        "right": right(answers),
     }
+    if row != "fp32" and (directory(data, "fp32", fold) / "out/answers.jsonl").exists():
+        new["fp32"] = right(answered(data, "fp32", fold))
+    if row != "fp32" and not half():
+        new["note"] = "trained with products in f32: the processor has none in bf16"
     with LOCK:
         known = [r for k, r in finished().items() if k[:3] != (data, row, fold)]
         known.append(new)
@@ -103,15 +127,16 @@ def compared(data, row, base):
     pairs = [(own, other) for own, other in pairs if own and other]
     if not pairs:
         return None
-    right, differences = [], []
+    every, differences = [], []
     for own, other in pairs:
         assert own["lines"] == other["lines"], f"{data} {row}: other texts than those of {base}"
-        right += map(int, own["right"])
-        differences += [int(a) - int(b) for a, b in zip(own["right"], other["right"])]
+        beside = own.get("fp32", other["right"]) if base == "fp32" else other["right"]
+        every += map(int, own["right"])
+        differences += [int(a) - int(b) for a, b in zip(own["right"], beside)]
     return {
         "folds": len(pairs),
-        "texts": len(right),
-        "accuracy": 100 * sum(right) / len(right),
+        "texts": len(every),
+        "accuracy": 100 * sum(every) / len(every),
         "difference": 100 * sum(differences) / len(differences),
         "interval": interval(differences),
         "weight_bytes": pairs[0][0]["weight_bytes"],

@@ -10,7 +10,7 @@ pub(super) mod timm;
 #[cfg(feature = "train")]
 pub(super) mod training;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::family::Network;
 use self::names::{Layer, Part, Style};
@@ -18,7 +18,7 @@ use self::timm::Timm;
 
 use super::checkpoint::Checkpoint;
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, Model, Source};
+use super::{Conversion, ConvertOptions, Model, Source, calibrate, refuse};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet::{Config, Fill};
@@ -180,6 +180,7 @@ pub(super) fn read(
         }
         None => (0..labels).map(|i| format!("LABEL_{i}")).collect(),
     };
+    let pictures = chosen(&config, &options.pictures, &mut notes);
     for (part, shape) in layers(&config) {
         fold(
             &mut checkpoint,
@@ -211,15 +212,33 @@ pub(super) fn read(
         plan: options.plan.clone(),
         planned,
         calibration: Vec::new(),
+        pictures,
         notes,
         provenance,
     })
+}
+
+/// As many pictures as fit into memory.
+fn chosen(config: &Config, pictures: &[PathBuf], notes: &mut Vec<String>) -> Vec<PathBuf> {
+    let (count, most) = (pictures.len(), calibrate::images::most(config));
+    if count <= most {
+        return pictures.to_vec();
+    }
+    notes.push(format!(
+        "{most} of {count} pictures calibrate it, evenly spread: all would not fit into memory"
+    ));
+    let every = (0..most).map(|i| pictures[i * count / most].clone());
+    every.collect()
 }
 
 /// A network with generated weights and 1,000 labels.
 pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion> {
     const LABELS: usize = 1000;
     options.refuse_of_texts()?;
+    refuse(
+        &[("pictures", !options.pictures.is_empty())],
+        "checkpoints, and these weights are generated",
+    )?;
     let (network, _) = known(name)?;
     let labels = options.labels.clone();
     let labels = labels.unwrap_or((0..LABELS).map(|i| format!("LABEL_{i}")).collect());
@@ -241,6 +260,7 @@ pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion>
         plan: options.plan.clone(),
         planned,
         calibration: Vec::new(),
+        pictures: Vec::new(),
         notes: vec!["the weights are generated: size and speed are real, answers are not".into()],
         provenance: vec![("source".into(), format!("random {name}"))],
     })

@@ -69,6 +69,7 @@ pub(crate) fn new(
         plan: options.plan.clone(),
         planned,
         calibration: Vec::new(),
+        pictures: Vec::new(),
         notes: Vec::new(),
         provenance: vec![("source".into(), "new weights".into())],
     })
@@ -126,6 +127,7 @@ fn from_artifact(path: &Path, options: &ConvertOptions) -> Result<Conversion> {
         plan: options.plan.clone(),
         planned,
         calibration: Vec::new(),
+        pictures: Vec::new(),
         notes: Vec::new(),
         provenance: vec![
             ("source".into(), file.unwrap_or_default().into_owned()),

@@ -114,6 +114,25 @@ pub(crate) fn gather(
     });
 }
 
+/// Adds to `sum`, `[channels]`, every pixel of an image `[height][width][channels]` that a window has under `tap`.
+#[cfg(feature = "convert")]
+pub(crate) fn add_under_tap(windows: &Windows, tap: usize, x: &[f32], sum: &mut [f64]) {
+    let at = [tap / windows.kernel, tap % windows.kernel];
+    // The input's row or column, if there is one.
+    let under = |dimension: usize, window: usize| {
+        let (first, end, start) = windows.taps(dimension, window);
+        let inside = (first..end).contains(&at[dimension]);
+        inside.then(|| start + at[dimension] - first)
+    };
+    for row in (0..windows.output[0]).filter_map(|window| under(0, window)) {
+        for column in (0..windows.output[1]).filter_map(|window| under(1, window)) {
+            let pixel = &x[(row * windows.input[1] + column) * sum.len()..][..sum.len()];
+            let pairs = sum.iter_mut().zip(pixel);
+            pairs.for_each(|(s, &v)| *s += f64::from(v));
+        }
+    }
+}
+
 /// The mean of every channel of an image `[height][width][mean.len()]`: rows first, so that sums of many
 /// pixels lose little.
 pub(crate) fn pool(isa: Isa, width: usize, x: &[f32], mean: &mut [f32]) {
