@@ -6,10 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::{Calibration, Inputs, ORIGINAL, QUANTIZED, Stored, Sums, Tensors, corrected, product};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::conv::bottleneck::{self, Filter, Wide};
 use crate::kernels::conv::{self, Windows};
+use crate::kernels::elementwise::activate;
 use crate::kernels::fused;
 use crate::kernels::tables::TableRow;
 use crate::kernels::{Isa, Threads};
@@ -93,20 +96,6 @@ impl<'a> Pictures<'a> {
             taken,
             part: Part::Stem,
             current: None,
-        })
-    }
-
-    /// The part and, of a block, the layer that a tensor belongs to.
-    fn place<'n>(&self, name: &'n str) -> Option<(Part, &'n str)> {
-        let (layer, _) = name.rsplit_once('.')?;
-        Some(match layer {
-            "stem" => (Part::Stem, layer),
-            "features" => (Part::Features, layer),
-            "classifier" => (Part::Classifier, layer),
-            _ => {
-                let (at, layer) = layer.strip_prefix("blocks.")?.split_once('.')?;
-                (Part::Block(at.parse().ok()?), layer)
-            }
         })
     }
 
@@ -240,8 +229,8 @@ impl<'a> Pictures<'a> {
 
     fn activated(&self, mut x: Vec<f32>) -> Vec<f32> {
         let function = self.config.activation.function();
-        let columns = x.len();
-        fused::activate(self.machine, function, &mut x, columns.max(1), None);
+        x.par_chunks_mut(1 << 14)
+            .for_each(|part| activate(self.machine.0, function, part));
         x
     }
 
@@ -327,7 +316,7 @@ impl Calibration for Pictures<'_> {
         if !name.ends_with(".weight") {
             return Ok(None);
         }
-        let Some((part, layer)) = self.place(name) else {
+        let Some((part, layer)) = place(name) else {
             return Ok(None);
         };
         self.current = None;
@@ -390,7 +379,7 @@ impl Calibration for Pictures<'_> {
 
     fn quantized(&mut self, name: &str, original: &[f32], decoded: Vec<f32>) {
         let dense = name.ends_with(".weight") && !name.ends_with(".depthwise.weight");
-        let columns = match self.place(name) {
+        let columns = match place(name) {
             Some((part, layer)) if dense => Some(self.columns(part, layer)),
             _ => None,
         };
@@ -401,6 +390,20 @@ impl Calibration for Pictures<'_> {
         let both = [stored(original.to_vec()), stored(decoded)];
         self.tensors.insert(name.to_owned(), both);
     }
+}
+
+/// The part and, of a block, the layer that a tensor belongs to.
+fn place(name: &str) -> Option<(Part, &str)> {
+    let (layer, _) = name.rsplit_once('.')?;
+    Some(match layer {
+        "stem" => (Part::Stem, layer),
+        "features" => (Part::Features, layer),
+        "classifier" => (Part::Classifier, layer),
+        _ => {
+            let (at, layer) = layer.strip_prefix("blocks.")?.split_once('.')?;
+            (Part::Block(at.parse().ok()?), layer)
+        }
+    })
 }
 
 /// What the network takes for a picture.
