@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tch::{Device, Tensor};
 
-use super::weights::{Parameter, Role};
+use super::weights::{Parameter, Role, to_vec};
 use crate::error::{Error, ErrorKind, Result};
 
 const BETA1: f64 = 0.9;
@@ -13,7 +13,7 @@ const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 /// Far below the square of `EPSILON`.
 const TINY: f64 = 1e-30;
-/// Values that are updated together: their state stays in the second-level cache in between.
+/// Values that are updated together on a CPU: their state stays in the second-level cache in between.
 const CHUNK: i64 = 1 << 15;
 
 pub(super) struct AdamW {
@@ -128,8 +128,13 @@ impl AdamW {
                 let flat = [&slot.parameter.tensor, &slot.mean, &slot.square, &gradient]
                     .map(|tensor| tensor.detach().view([-1]));
                 let len = flat[0].size()[0];
-                for start in (0..len).step_by(CHUNK as usize) {
-                    let chunk = |tensor: &Tensor| tensor.narrow(0, start, CHUNK.min(len - start));
+                // A GPU's time is lost between calls.
+                let most = match gradient.device() {
+                    Device::Cpu => CHUNK,
+                    _ => len.max(1),
+                };
+                for start in (0..len).step_by(most as usize) {
+                    let chunk = |tensor: &Tensor| tensor.narrow(0, start, most.min(len - start));
                     let [weights, mean, square, gradient] = flat.each_ref().map(chunk);
                     chunks.push(Chunk {
                         weights,
@@ -156,7 +161,7 @@ impl AdamW {
     /// The gradients, and the norm of all together.
     fn gradients(&self) -> Result<(Vec<Option<Tensor>>, f64)> {
         let mut gradients = Vec::with_capacity(self.slots.len());
-        let mut square = 0.0;
+        let (mut names, mut norms) = (Vec::new(), Vec::new());
         for slot in &self.slots {
             let gradient = slot.parameter.tensor.grad();
             if !gradient.defined() {
@@ -167,13 +172,20 @@ impl AdamW {
                 Role::Centroids(counts) => gradient / counts,
                 _ => gradient,
             };
-            let norm = gradient.norm().double_value(&[]);
-            if !norm.is_finite() {
-                let message = "the gradient is not finite";
-                return Err(Error::new(ErrorKind::Input, message).in_tensor(&slot.parameter.name));
-            }
-            square += norm * norm;
+            names.push(&slot.parameter.name);
+            norms.push(gradient.norm());
             gradients.push(Some(gradient));
+        }
+        let mut square = 0.0;
+        if !norms.is_empty() {
+            // At once: a GPU's are waited for.
+            for (name, norm) in names.into_iter().zip(to_vec(&Tensor::stack(&norms, 0))) {
+                if !norm.is_finite() {
+                    let message = "the gradient is not finite";
+                    return Err(Error::new(ErrorKind::Input, message).in_tensor(name));
+                }
+                square += f64::from(norm) * f64::from(norm);
+            }
         }
         Ok((gradients, square.sqrt()))
     }

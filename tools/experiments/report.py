@@ -65,13 +65,14 @@ def table():
     known, notes = finished(), {}
     for row in rows(1):
         for data in DATA:
-            for fold in range(FOLDS):
-                if note := known.get(key(data, row, fold), {}).get("note"):
-                    notes.setdefault((row, data, note), []).append(str(fold))
+            own = {fold: known.get(key(data, row, fold), {}).get("note") for fold in range(FOLDS)}
+            for note in sorted(set(filter(None, own.values()))):
+                folds = ", ".join(str(fold) for fold, its in own.items() if its == note)
+                notes.setdefault(note, []).append(f"{row} ({TITLES[data]} {folds})")
     if notes:
-        lines += ["", "Runs that are not as the others:", ""]
-    for (row, data, note), folds in notes.items():
-        lines.append(f"- {row}, {TITLES[data]}, folds {', '.join(folds)}: {note}")
+        lines += ["", "Runs that are not as the others, with their folds:"]
+    for note, own in notes.items():
+        lines += ["", f"{note[0].upper()}{note[1:]}: {', '.join(own)}."]
     path = RESULTS / "training.md"
     path.write_text("\n".join(lines) + "\n")
     print(f"wrote {path}")
@@ -115,7 +116,7 @@ def draw():
         drawn = [(data, found) for data, found in drawn if found[0]]
         if not drawn:
             return
-        figure, axis = pyplot.subplots(figsize=(8, 4.5))
+        figure, axis = pyplot.subplots(figsize=(max(8, 0.72 * len(names)), 4.5))
         axis.axhline(0, color="#888", linewidth=1)
         for number, (data, (places, differences, errors)) in enumerate(drawn):
             places = [place + (number - 0.5) * 0.12 for place in places]

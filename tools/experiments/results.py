@@ -35,11 +35,12 @@ def half():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def recipe(data, row, fold, bf16=True):
+def recipe(data, row, fold, bf16=True, device="cpu"):
     """The run file's text."""
     start, plan, stages, *more = rows(DATA[data]["epochs"])[row]
     base, fp32 = "../../../../../minilm-l6-v2", f"../../fp32/{fold}/out/checkpoint"
-    lines = [f'model = "{base if start == "base" else fp32}"', 'output = "out"', "threads = 1"]
+    lines = [f'model = "{base if start == "base" else fp32}"', 'output = "out"']
+    lines.append("threads = 1" if device == "cpu" else f'device = "{device}"')
     if row != "fp32" and bf16:
         lines.append("bf16 = true")
     if any("distill" in stage for stage in stages):
@@ -54,7 +55,7 @@ def recipe(data, row, fold, bf16=True):
 
 
 def key(data, row, fold):
-    """Names a run: the same for the same recipe, whatever the processor multiplies in."""
+    """Names a run: the same for the same recipe, whatever computes and multiplies in what."""
     digest = hashlib.sha256(recipe(data, row, fold).encode()).hexdigest()
     return data, row, fold, digest[:16]
 
@@ -77,7 +78,14 @@ def right(answers):
     return "".join(str(int(answer["int8"] == answer["label"])) for answer in answers)
 
 
-def keep(data, row, fold, result):
+def unlike(device):
+    """What is to be said of runs on this machine, if they are not as others."""
+    if device != "cpu":
+        return "trained on a GPU with products in f32"
+    return None if half() else "trained with products in f32: the processor has none in bf16"
+
+
+def keep(data, row, fold, result, device):
     """Keeps what a run printed, and which of its answers are right. An fp32 model that was made again, because
     its weights were on another machine, changes nothing: rows made before are compared with the first one,
     rows that start from this one or learn from it with this one."""
@@ -97,8 +105,8 @@ def keep(data, row, fold, result):
     }
     if row != "fp32" and (directory(data, "fp32", fold) / "out/answers.jsonl").exists():
         new["fp32"] = right(answered(data, "fp32", fold))
-    if row != "fp32" and not half():
-        new["note"] = "trained with products in f32: the processor has none in bf16"
+    if note := row != "fp32" and unlike(device):
+        new["note"] = note
     with LOCK:
         known = [r for k, r in finished().items() if k[:3] != (data, row, fold)]
         known.append(new)
