@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use centroid::convert::{Checkpoint, Conversion, ConvertOptions, Plan};
-use centroid::{Artifact, ErrorKind, Mode, Options, Scheme, TextClassifier};
+use centroid::{Artifact, ErrorKind, Mode, Options, Scheme, TensorInfo, TextClassifier};
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
 
@@ -69,6 +69,24 @@ fn codes_of_ipq_are_stored_as_they_are() {
         // Weights far larger than trained ones; a wrong code would change everything.
         assert!((a - b).abs() < 0.03, "{a} {b}");
     }
+}
+
+/// Of a file that fairseq 0.12.2 itself made: `tools/goldens/fairseq_itself.py`.
+#[test]
+fn codes_of_fairseq_itself_are_taken() {
+    let conversion =
+        Conversion::from_directory(data("fairseq-0.12"), &planned(Scheme::Pq)).unwrap();
+    let notes = conversion.notes();
+    let note =
+        "15 matrices keep the codes and centroids that the checkpoint has, in blocks of 4 and 8";
+    assert!(notes.iter().any(|n| n == note), "{notes:?}");
+    // Its copies of the layers' weights, from before they were quantized, are nobody's.
+    assert!(!notes.iter().any(|n| n.contains("unused")), "{notes:?}");
+    let (bytes, _) = conversion.to_bytes(&|_| ()).unwrap();
+    let artifact = Artifact::from_bytes(&bytes).unwrap();
+    let down = |tensor: &TensorInfo| tensor.name == "layers.1.ffn.down.weight";
+    let down = artifact.tensors().find(down).unwrap();
+    assert_eq!((down.scheme, &down.shape[..]), (Scheme::Pq, &[32, 80][..]));
 }
 
 /// A directory with one file, tensors of f32 or (where there are integers) i64.

@@ -41,7 +41,7 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.join("golden.json").exists())
         .collect();
     found.sort();
-    assert_eq!(found.len(), 20);
+    assert_eq!(found.len(), 21);
     found
 }
 

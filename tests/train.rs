@@ -131,7 +131,7 @@ fn checkpoints_of_fairseq_are_trained() {
     let _alone = alone();
     let tiny = Tiny::new();
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/checkpoints");
-    for name in ["fairseq-roberta", "fairseq-ipq"] {
+    for name in ["fairseq-roberta", "fairseq-ipq", "fairseq-0.12"] {
         let recipe = tiny.recipe(name, "", F32, TUNE);
         let text = fs::read_to_string(&recipe).unwrap();
         let model = format!("model = {:?}", data.join(name));

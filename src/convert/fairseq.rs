@@ -82,6 +82,7 @@ pub(super) fn open(file: &Path) -> Result<Found> {
         ));
     }
     let head = head(&checkpoint).map_err(|e| e.in_file(file))?;
+    drop_copies(&mut checkpoint, prefix);
     checkpoint.rename(|name| renamed(name, prefix, head.as_deref()));
     split_products(&mut checkpoint)?;
     let hidden = match checkpoint.shape(NORM) {
@@ -103,6 +104,29 @@ pub(super) fn open(file: &Path) -> Result<Found> {
         config,
         notes,
     })
+}
+
+/// Version 0.12 has each layer's weights twice: the copies, in names without full stops, are for PyTorch's fused
+/// encoder layers. They are not trained (after iPQ they are what weights were before it), and nor is the
+/// number of the names' version.
+fn drop_copies(checkpoint: &mut Checkpoint, prefix: &str) {
+    let copy = |name: &&str| {
+        let Some(inner) = name.strip_prefix(prefix) else {
+            return false;
+        };
+        let layer = inner.strip_prefix("layers.");
+        let part = layer.and_then(|layer| layer.split_once('.'));
+        let stem = part.and_then(|(_, part)| part.rsplit_once('_'));
+        inner == "version"
+            || stem.is_some_and(|(stem, kind)| {
+                ["in_proj", "out_proj", "fc1", "fc2"].contains(&stem)
+                    && ["weight", "bias"].contains(&kind)
+            })
+    };
+    let copies: Vec<String> = (checkpoint.names().filter(copy).map(str::to_owned)).collect();
+    for name in copies {
+        checkpoint.remove(&name);
+    }
 }
 
 /// The name of the classification head, if there is one.
