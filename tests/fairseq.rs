@@ -78,7 +78,7 @@ fn codes_of_fairseq_itself_are_taken() {
         Conversion::from_directory(data("fairseq-0.12"), &planned(Scheme::Pq)).unwrap();
     let notes = conversion.notes();
     let note =
-        "15 matrices keep the codes and centroids that the checkpoint has, in blocks of 4 and 8";
+        "14 matrices keep the codes and centroids that the checkpoint has, in blocks of 4 and 8";
     assert!(notes.iter().any(|n| n == note), "{notes:?}");
     // Its copies of the layers' weights, from before they were quantized, are nobody's.
     assert!(!notes.iter().any(|n| n.contains("unused")), "{notes:?}");
