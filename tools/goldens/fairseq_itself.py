@@ -3,7 +3,7 @@
 for it: `fairseq-0.12` among the checkpoints.
 
     pip download --no-deps --no-binary fairseq fairseq==0.12.2 && tar xf fairseq-0.12.2.tar.gz
-    pip install torch==2.11.0 numpy tqdm
+    pip install torch==2.13.0 numpy tqdm
     pip install --no-deps omegaconf==2.0.6 hydra-core==1.0.7 antlr4-python3-runtime==4.8 PyYAML cffi pycparser \\
         bitarray regex sacrebleu portalocker tabulate colorama lxml
     python tools/goldens/fairseq_itself.py fairseq-0.12.2 tests/data/checkpoints
