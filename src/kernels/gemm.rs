@@ -449,6 +449,7 @@ pub(super) fn multiply_panel<D: Dot>(
     }
 }
 
+/// `rows` rows of a block, by the microkernel for so many: `V` vectors at a time, and with `KEEP` into `keep`.
 pub(super) fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
     dot: D,
     rows: usize,
@@ -457,24 +458,30 @@ pub(super) fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
     sums: &mut [D::Sum],
 ) {
     macro_rules! run {
-        ($rows:literal) => {
-            dot.run(Micro::<D, S, $rows, V, KEEP> {
-                block,
-                keep,
-                sums,
-                width: TILE,
-            })
+        ($($rows:literal)*) => {
+            match rows {
+                $($rows if const { occurs::<D>($rows, V, KEEP) } => {
+                    dot.run(Micro::<D, S, $rows, V, KEEP> {
+                        block,
+                        keep,
+                        sums,
+                        width: TILE,
+                    })
+                })*
+                _ => unreachable!("{rows} rows, {V} vectors"),
+            }
         };
     }
-    match rows {
-        1 => run!(1),
-        2 => run!(2),
-        3 => run!(3),
-        4 => run!(4),
-        5 => run!(5),
-        6 => run!(6),
-        7 => run!(7),
-        8 => run!(8),
-        _ => unreachable!("a microkernel takes 1 to 8 rows"),
-    }
+    run!(1 2 3 4 5 6 7 8)
+}
+
+/// Whether [`by_rows`] is ever called so: only those microkernels are compiled, a third of all.
+const fn occurs<D: Dot>(rows: usize, vectors: usize, keep: bool) -> bool {
+    // The first of several calls, which share rows out evenly.
+    let first = rows >= D::ROWS.div_ceil(2);
+    rows <= D::ROWS
+        && match vectors == D::VECTORS {
+            true => !keep || first || rows == 1,
+            false => vectors == 4 && rows <= D::FEW,
+        }
 }

@@ -183,7 +183,7 @@ const ROWS: usize = 6;
 
 impl<U: Units> TileProduct for UnitsTile<'_, U> {
     fn multiply(&self, rows: Range<usize>, target: &Target) {
-        let (lanes, wide) = (U::Simd::LANES, U::Simd::REGISTERS >= 32);
+        let lanes = U::Simd::LANES;
         let count = rows.len().div_ceil(ROWS);
         let start = |index: usize| index * rows.len() / count;
         for index in 0..count {
@@ -197,7 +197,9 @@ impl<U: Units> TileProduct for UnitsTile<'_, U> {
                 };
                 first += lanes
                     * match (self.width - first).div_ceil(lanes) {
-                        4.. if wide => self.rows::<4>(to - from, place, target),
+                        4.. if const { U::Simd::REGISTERS >= 32 } => {
+                            self.rows::<4>(to - from, place, target)
+                        }
                         2.. => self.rows::<2>(to - from, place, target),
                         _ => self.rows::<1>(to - from, place, target),
                     };
