@@ -558,6 +558,53 @@ fn qat_and_scalar_noise_train() {
     }
 }
 
+/// From the stage on that quantizes them, matrices in int4 are trained as they will be stored.
+#[test]
+fn what_is_rounded_is_trained_as_it_is_stored() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let int4 = |name: &str| format!("[plan.groups.{name}]\nscheme = \"int4\"\n");
+    let plan = F32.to_owned()
+        + &["ffn", "embedding"].map(int4).concat()
+        + "[plan.groups.attention]\nscheme = \"pq\"\ncentroids = 16\nblock = 4\n";
+    let stages = |rounded: &str| {
+        format!(
+            "[[stage]]\nname = \"tune\"\nepochs = 2\nlearning-rate = 2e-3\n\
+             [[stage]]\nname = \"codes\"\nepochs = 2\nlearning-rate = 1e-3\nquantize = [{rounded}\"attention\"]\n"
+        )
+    };
+    let keys = "threads = 1\nsave = 5\n";
+    let difference = |output: &str| {
+        let tests = logged(&tiny.path(output), "test");
+        let exact = tests.iter().find(|line| line["mode"] == "exact").unwrap();
+        exact["largest_difference"].as_f64().unwrap()
+    };
+    let recipe = tiny.recipe("late", keys, &plan, &stages(""));
+    finished(start(&recipe, Start::New, None).unwrap());
+    let recipe = tiny.recipe("whole", keys, &plan, &stages("\"ffn\", \"embedding\", "));
+    finished(start(&recipe, Start::New, None).unwrap());
+    let [late, early] = ["late", "whole"].map(difference);
+    assert!(early < 1e-3 && late > 0.02, "{late} {early}");
+    let quantized = logged(&tiny.path("whole"), "quantized");
+    let rounded = |line: &&serde_json::Value| line["tensor"] == "embeddings.token";
+    let error = quantized.iter().find(rounded).unwrap()["relative_error"].as_f64();
+    assert!(error.is_some_and(|e| (0.01..0.2).contains(&e)), "{error:?}");
+
+    // The same again, stopped in that stage.
+    let read = || fs::read(tiny.path("whole").join("model.centroid")).unwrap();
+    let whole = read();
+    let steps = logged(&tiny.path("whole"), "step");
+    let all = steps.last().unwrap()["of"].as_u64().unwrap() as usize;
+    let mut mode = Start::Overwrite;
+    for stop_at in [3, all + 2] {
+        let outcome = start(&recipe, mode, Some(stop_at)).unwrap();
+        assert!(matches!(outcome, Outcome::Stopped), "{stop_at}");
+        mode = Start::Resume;
+    }
+    finished(start(&recipe, mode, None).unwrap());
+    assert!(read() == whole);
+}
+
 #[test]
 fn what_cannot_be_done_is_said_before_anything_is_written() {
     let _alone = alone();

@@ -134,10 +134,14 @@ const F32: &str = "[plan]\nscheme = \"f32\"\n";
 const LABEL: &str = "label = \"label\"\n";
 const TUNE: &str = "[[stage]]\nname = \"tune\"\nepochs = 12\nlearning-rate = 1e-2\n";
 
-/// Codes block by block, noise in front of them, and at last what the mode `int8` rounds.
+/// Codes block by block, and int4 among them, noise in front of them, and at last what the mode `int8` rounds.
 const STAGES: &str = r#"
 [plan.groups]
 depthwise.block = 3
+
+[[plan.tensors]]
+pattern = "blocks.0.depthwise.weight"
+scheme = "int4"
 
 [[stage]]
 name = "noise"
@@ -211,8 +215,10 @@ fn a_network_learns_from_nothing_and_is_quantized_in_stages() {
     for tensor in artifact.tensors() {
         // The classifier is too small for a codebook.
         let plain = ["stem.weight", "classifier.weight"].contains(&&*tensor.name);
-        let coded = tensor.name.ends_with(".weight") && !plain;
+        let int4 = tensor.name == "blocks.0.depthwise.weight";
+        let coded = tensor.name.ends_with(".weight") && !plain && !int4;
         assert_eq!(tensor.scheme == Scheme::Pq, coded, "{}", tensor.name);
+        assert_eq!(tensor.scheme == Scheme::Int4, int4, "{}", tensor.name);
     }
 
     // The same again, stopped in every stage.

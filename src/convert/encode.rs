@@ -341,19 +341,11 @@ fn quantize(
             (from_pq(quantized), decoded)
         }
         Scheme::Int8 | Scheme::Int4 => {
-            let mut options = ScalarOptions::new(match plan.scheme {
-                Scheme::Int8 => scalar::Bits::Eight,
-                _ => scalar::Bits::Four,
-            });
-            options.per_row = plan.row_scale;
-            options.zero_point = plan.zero_point;
             let importance = inputs.map(|inputs| inputs.importance());
-            let quantized = scalar::quantize(matrix, importance.as_deref(), &options)?;
+            let quantized =
+                scalar::quantize(matrix, importance.as_deref(), &plan.scalar_options())?;
             progress(planned.parameters());
-            let mut decoded = vec![0.0; rows * columns];
-            for (row, out) in decoded.chunks_exact_mut(columns).enumerate() {
-                quantized.dequantize_row(row, out);
-            }
+            let decoded = quantized.dequantize();
             (from_scalar(quantized), decoded)
         }
     };
@@ -374,10 +366,27 @@ impl GroupPlan {
         options.seed = seed;
         options
     }
+
+    /// For int8 and int4.
+    fn scalar_options(&self) -> ScalarOptions {
+        let mut options = ScalarOptions::new(match self.scheme {
+            Scheme::Int4 => scalar::Bits::Four,
+            _ => scalar::Bits::Eight,
+        });
+        options.per_row = self.row_scale;
+        options.zero_point = self.zero_point;
+        options
+    }
+
+    /// What becomes of a matrix in int8 or int4.
+    #[cfg(feature = "train")]
+    pub(crate) fn rounded(&self, matrix: Matrix<'_>) -> Result<Vec<f32>> {
+        Ok(scalar::quantize(matrix, None, &self.scalar_options())?.dequantize())
+    }
 }
 
 /// `|w - decoded| / |w|`; 0 if both are zero.
-pub(super) fn relative_error(w: &[f32], decoded: &[f32]) -> f64 {
+pub(crate) fn relative_error(w: &[f32], decoded: &[f32]) -> f64 {
     let square = |sum: f64, v: f64| sum + v * v;
     let error = (w.iter().zip(decoded))
         .map(|(a, b)| f64::from(*a) - f64::from(*b))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::calibrate::texts::Texts;
 pub(crate) use super::calibrate::texts::Tokens;
 use super::calibrate::{Calibration, Inputs};
-use super::encode::relative_error;
+pub(crate) use super::encode::relative_error;
 pub(crate) use super::sensitivity::Sensitivity;
 use super::trained::Base;
 use crate::error::{Error, Result};

@@ -259,6 +259,15 @@ impl Scalar {
         }
     }
 
+    /// Decodes the matrix, `[rows, cols]`.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.rows * self.cols];
+        for (row, out) in values.chunks_exact_mut(self.cols).enumerate() {
+            self.dequantize_row(row, out);
+        }
+        values
+    }
+
     /// `||W - W'|| / ||W||` in the Frobenius norm, `W'` being the decoded matrix.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ use super::recipe::Stage;
 use super::run::Watch;
 use super::setup::Run;
 use super::stage::Score;
+use crate::artifact::Scheme;
 use crate::error::Result;
 use crate::quant::pq::Pq;
 
@@ -27,6 +28,7 @@ impl<L: Learner> Run<'_, L> {
         }
         // Batch norms that are still trained go into the weights.
         self.model.weights.fold();
+        let mut errors = self.round(stage)?;
         let examples = match stage.learns_from_teacher() {
             true => &self.train[..],
             false => &self.train[..self.labelled],
@@ -34,7 +36,9 @@ impl<L: Learner> Run<'_, L> {
         let seed = self.recipe.seed;
         let names = self.model.weights.to_quantize(Some(&stage.quantize));
         let names: Vec<String> = names.map(str::to_owned).collect();
-        let errors = if let Some(most) = stage.calibrate {
+        if names.is_empty() {
+            // All are in int8 or int4.
+        } else if let Some(most) = stage.calibrate {
             let examples: Vec<&L::Example> = spread(examples, most).collect();
             let names = names.into_iter().collect();
             let recoded = L::recode(&self.model, stage, names, &examples, seed)?;
@@ -47,22 +51,20 @@ impl<L: Learner> Run<'_, L> {
                 weights.set_pq(&name, &pq, false);
                 (name, error)
             };
-            recoded.codes.into_iter().map(set).collect()
+            errors.extend(recoded.codes.into_iter().map(set));
         } else {
             let squares = match stage.weigh_inputs {
                 true => self.model.mean_squares(spread(examples, WEIGHED))?,
                 false => HashMap::new(),
             };
             let weights = &mut self.model.weights;
-            let mut errors = Vec::new();
             for name in names {
                 let importance = squares.get(&name).map(Vec::as_slice);
                 let how = (importance, stage.reassign.is_some());
                 let error = weights.quantize(&name, seed, how, &|_| ())?;
                 errors.push((name, error));
             }
-            errors
-        };
+        }
         for (name, error) in errors {
             watch.note(&format!("{name}: quantized, relative error {error:.3}"));
             let line = json!({"event": "quantized", "stage": stage.name, "tensor": name,
@@ -74,6 +76,20 @@ impl<L: Learner> Run<'_, L> {
             watch.validation(&stage.name, 0, self.metric(), score)?;
         }
         Ok(score)
+    }
+
+    /// From now on the matrices of a stage's groups that the plan has in int8 or int4 are used as they will be
+    /// stored. Returns their names and relative errors.
+    pub(super) fn round(&mut self, stage: &Stage) -> Result<Vec<(String, f64)>> {
+        let weights = &mut self.model.weights;
+        let names = weights.to_quantize(Some(&stage.quantize));
+        let names = names.filter(|name| weights.plan(name).scheme != Scheme::Pq);
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        let rounded = names.into_iter().map(|name| {
+            let error = weights.round(&name)?;
+            Ok((name, error))
+        });
+        rounded.collect()
     }
 }
 

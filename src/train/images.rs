@@ -48,11 +48,8 @@ pub(super) struct Picture {
 impl Picture {
     /// `[size][size][3]`
     fn input(&self, config: &Config) -> Result<Vec<f32>> {
-        let read = || {
-            let bytes = std::fs::read(&self.file).map_err(|e| Error::io(&self.file, e))?;
-            image::view(&bytes, self.view, &config.input)
-        };
-        read().map_err(|e| e.in_file(&self.file))
+        let bytes = image::read(&self.file)?;
+        image::view(&bytes, self.view, &config.input).map_err(|e| e.in_file(&self.file))
     }
 }
 

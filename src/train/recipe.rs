@@ -149,6 +149,8 @@ pub struct Stage {
     /// Groups that get codes and centroids before the stage's first step: `ffn`, `attention`, `embedding`,
     /// `position`, `head`; of images `pointwise`, `depthwise`, `squeeze`, `classifier`. What tensors' names
     /// begin with stands for these, as far as the plan has codes for them: `blocks.3`, `blocks.0-3` for several.
+    /// What the plan has in int8 or int4 is used as it will be stored from then on, and trained on below that
+    /// rounding (a straight-through estimator).
     #[serde(default)]
     pub quantize: Vec<String>,
     /// Times that all texts are seen; 0 to quantize only.

@@ -468,6 +468,9 @@ impl<L: Learner> Run<'_, L> {
         if stages.iter().any(|stage| !stage.quantize.is_empty()) {
             self.model.weights.fold();
         }
+        for stage in stages {
+            self.round(stage)?;
+        }
         let names: Vec<&str> = state.names("codes/").collect();
         for name in names {
             let values = |part: &str| state.values(&format!("weights/{name}:{part}"));

@@ -218,14 +218,15 @@ fn check<L: Learner>(stage: &Stage, model: &Model<L>, teacher: Option<&Model<L>>
         let planned = model.base.planned().iter();
         let planned = planned.filter(|tensor| names(part, tensor));
         let schemes: Vec<Scheme> = planned.map(|tensor| tensor.plan.scheme).collect();
-        let pq = schemes.contains(&Scheme::Pq);
+        let trained = |scheme: &Scheme| matches!(scheme, Scheme::Pq | Scheme::Int8 | Scheme::Int4);
+        let some = schemes.iter().any(trained);
         match schemes.first() {
             None => {
                 return wrong(format!("quantize: the model has no tensor of {part:?}"));
             }
-            Some(other) if !pq => {
+            Some(other) if !some => {
                 return wrong(format!(
-                    "quantize: {part} is to be {} by the plan, and only pq has centroids to train",
+                    "quantize: {part} is to be {} by the plan, and only pq, int8 and int4 are trained so",
                     other.name()
                 ));
             }

@@ -1,6 +1,6 @@
 //! The model's weights while they are trained: plain tensors, and codes with their centroids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tch::{Device, Kind, Tensor};
 
@@ -8,6 +8,7 @@ use super::coded::Coded;
 use super::mix;
 use super::norms::Norm;
 use super::setup::names;
+use crate::convert::recode::relative_error;
 use crate::convert::trained::{Base, Trained};
 use crate::convert::{GroupPlan, PlannedTensor};
 use crate::error::{Error, ErrorKind, Result};
@@ -99,6 +100,8 @@ pub(super) enum Role {
 /// All weights by their names in the artifact.
 pub(super) struct Weights {
     tensors: BTreeMap<String, Weight>,
+    /// Matrices in int8 or int4 that are used as they will be stored.
+    rounded: BTreeSet<String>,
     plan: HashMap<String, PlannedTensor>,
     /// By layer.
     pub(super) norms: BTreeMap<String, Norm>,
@@ -136,6 +139,7 @@ impl Weights {
         }
         Ok(Self {
             tensors,
+            rounded: BTreeSet::new(),
             plan,
             norms: BTreeMap::new(),
             relative,
@@ -165,10 +169,28 @@ impl Weights {
     /// # Errors
     /// If centroids cannot be stored.
     pub(super) fn rows(&self, name: &str, ids: Option<&Tensor>, int8: bool) -> Result<Tensor> {
-        match (&self.tensors[name], ids) {
-            (Weight::Plain(plain), ids) => Ok(plain.rows(ids)),
-            (Weight::Coded(coded), ids) => coded.rows(ids, int8).map_err(|e| e.in_tensor(name)),
-        }
+        let rows = match &self.tensors[name] {
+            Weight::Plain(plain) if self.rounded.contains(name) => self.stored(name, plain, ids),
+            Weight::Plain(plain) => Ok(plain.rows(ids)),
+            Weight::Coded(coded) => coded.rows(ids, int8),
+        };
+        rows.map_err(|e| e.in_tensor(name))
+    }
+
+    /// Rows of a matrix in int8 or int4 as they will be stored; the gradient is that of what is trained.
+    fn stored(&self, name: &str, plain: &Plain, ids: Option<&Tensor>) -> Result<Tensor> {
+        let planned = &self.plan[name];
+        let values = to_vec(&plain.rows(None));
+        let matrix = Matrix::new(&values, planned.shape[0], planned.shape[1])?;
+        let stored = Tensor::from_slice(&planned.plan.rounded(matrix)?);
+        let stored = stored.view(&dimensions(&planned.shape)[..]);
+        let stored = stored.to_device(self.device);
+        let stored = match ids {
+            Some(ids) => stored.index_select(0, ids),
+            None => stored,
+        };
+        let rows = plain.rows(ids);
+        Ok(&rows + (stored - &rows).detach())
     }
 
     /// Names of tensors that the plan quantizes and that are not quantized yet, in `groups` if given.
@@ -183,10 +205,18 @@ impl Weights {
             .filter(move |(name, weight)| {
                 let planned = planned(name);
                 matches!(weight, Weight::Plain(_))
+                    && !self.rounded.contains(*name)
                     && !matches!(planned.plan.scheme, F32 | F16)
                     && groups.is_none_or(|parts| parts.iter().any(|part| names(part, planned)))
             })
             .map(|(name, _)| name.as_str())
+    }
+
+    /// From now on a matrix in int8 or int4 is used as it will be stored. Returns the relative error.
+    pub(super) fn round(&mut self, name: &str) -> Result<f64> {
+        let exact = self.present(name)?;
+        self.rounded.insert(name.to_owned());
+        Ok(relative_error(&exact, &self.present(name)?))
     }
 
     /// Gives a matrix codes and centroids, by K-means on what it is now, with errors weighed by the
