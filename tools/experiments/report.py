@@ -119,7 +119,7 @@ def draw():
         figure, axis = pyplot.subplots(figsize=(max(8, 0.72 * len(names)), 4.5))
         axis.axhline(0, color="#888", linewidth=1)
         for number, (data, (places, differences, errors)) in enumerate(drawn):
-            places = [place + (number - 0.5) * 0.12 for place in places]
+            places = [place + (number - (len(drawn) - 1) / 2) * 0.12 for place in places]
             style = {"fmt": "o", "capsize": 3, "color": COLORS[data], "label": TITLES[data]}
             axis.errorbar(places, differences, yerr=errors, **style)
         axis.set(title=title, xlabel=label, ylabel="points of accuracy from fp32")
@@ -134,7 +134,7 @@ def draw():
     chart("training.png", "Accuracy beside fp32, with 95 % intervals", "row", names, wrapped)
     title = "Exact noise in training, then PQ without more training"
     chart("training-rates.png", title, "noise rate", [f"rate-{rate}" for rate in RATES], RATES)
-    title = "One block size for all tensors, noise and distillation"
+    title = "One block size for all tensors, calibrated codes and distillation"
     chart("training-blocks.png", title, "weights of a block", [f"block-{size}" for size in BLOCKS], BLOCKS)
 
 
