@@ -485,3 +485,62 @@ const fn occurs<D: Dot>(rows: usize, vectors: usize, keep: bool) -> bool {
             false => vectors == 4 && rows <= D::FEW,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever [`Product`] calls is compiled, for instruction sets that this machine lacks, too.
+    fn all_that_is_called_occurs<D: Dot>() {
+        for count in 1..=2 * ROW_BLOCK {
+            let chunks = Chunks::new::<D>(count);
+            if chunks.count == 1 {
+                let vectors = if count <= D::FEW { 4 } else { D::VECTORS };
+                assert!(occurs::<D>(count, vectors, false), "{count}");
+            } else {
+                let (_, first) = chunks.nth(0);
+                assert!(occurs::<D>(first, D::VECTORS, true), "{count}");
+            }
+            for (_, rows) in (0..chunks.count).map(|index| chunks.nth(index)) {
+                assert!(occurs::<D>(rows, D::VECTORS, false), "{count}");
+            }
+        }
+        assert!(occurs::<D>(1, D::VECTORS, true));
+        assert!(!occurs::<D>(D::ROWS + 1, D::VECTORS, false));
+    }
+
+    #[test]
+    fn microkernels_that_are_called_are_compiled() {
+        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+        {
+            use crate::kernels::portable_dot::{PortableF32, PortableInt8};
+            all_that_is_called_occurs::<PortableInt8>();
+            all_that_is_called_occurs::<PortableF32>();
+        }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        {
+            use crate::kernels::wasm32::dot::{Simd128F32, Simd128Int8};
+            all_that_is_called_occurs::<Simd128Int8>();
+            all_that_is_called_occurs::<Simd128F32>();
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            use crate::kernels::x86::{avx2_dot::*, avx512_dot::*, vnni::VnniInt8};
+            all_that_is_called_occurs::<Avx2Int8>();
+            all_that_is_called_occurs::<Avx2Narrow>();
+            all_that_is_called_occurs::<Avx2Narrower>();
+            all_that_is_called_occurs::<Avx2F32>();
+            all_that_is_called_occurs::<Avx512Int8>();
+            all_that_is_called_occurs::<Avx512F32>();
+            all_that_is_called_occurs::<VnniInt8>();
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use crate::kernels::aarch64::{dotprod::DotprodInt8, i8mm::I8mmInt8, neon_dot::*};
+            all_that_is_called_occurs::<NeonInt8>();
+            all_that_is_called_occurs::<NeonF32>();
+            all_that_is_called_occurs::<DotprodInt8>();
+            all_that_is_called_occurs::<I8mmInt8>();
+        }
+    }
+}
