@@ -475,7 +475,7 @@ pub(super) fn by_rows<D: Dot, S: Source<D>, const V: usize, const KEEP: bool>(
     run!(1 2 3 4 5 6 7 8)
 }
 
-/// Whether [`by_rows`] is ever called so: only those microkernels are compiled, a third of all.
+/// Whether [`by_rows`] is ever called so: only those microkernels are compiled, half of all.
 const fn occurs<D: Dot>(rows: usize, vectors: usize, keep: bool) -> bool {
     // The first of several calls, which share rows out evenly.
     let first = rows >= D::ROWS.div_ceil(2);
