@@ -3,12 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use centroid::data::Scores;
 use centroid::train::{Event, Finished, Outcome, Recipe, Start, Tested, plot, run};
 use clap::Args;
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::output::{Out, one_line, size};
 use super::training::Training;
@@ -19,8 +21,8 @@ use super::{Failure, note};
 /// Does what a TOML file says: which checkpoint or network, which texts or images (with labels for a
 /// classifier; without, it learns from a teacher), which stages. Prints the plan
 /// before it starts, writes everything into the file's `output` directory, and scores the result on the
-/// test examples with this runtime. Ctrl-C stops after the step in work; `--resume` goes on from there with the
-/// same result as if nothing had happened.
+/// test examples with this runtime. Ctrl-C (or SIGTERM) stops after the step in work; `--resume` goes on from
+/// there with the same result as if nothing had happened.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     centroid train run.toml\n  \
@@ -128,14 +130,12 @@ impl Train {
             _ => Start::New,
         };
         let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
-        ctrlc::set_handler(move || {
+        for signal in [SIGINT, SIGTERM] {
             // Whoever insists does not wait for the step to end.
-            if asked.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        })
-        .map_err(|e| Failure::Failed(format!("Ctrl-C cannot be handled: {e}")))?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+                .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+                .map_err(|e| Failure::Failed(format!("signals cannot be handled: {e}")))?;
+        }
         let mut training = Training::default();
         let outcome = run(&recipe, start, &stop, &mut |event| match event {
             Event::Plan(plan) => {

@@ -210,11 +210,14 @@ impl Forward<'_> {
     fn rows(&self, name: &str, ids: &Tensor) -> Result<Tensor> {
         let size = ids.size();
         let (unique, places, _) = ids.view([-1]).internal_unique2(true, true, false);
-        let rows = self
-            .pass
-            .weights
-            .rows(name, Some(&unique), self.pass.int8)?;
-        let rows = self.pass.with_noise(name, rows, Some(&unique));
+        let pass = self.pass;
+        let rows = if pass.weights.is_rounded(name) {
+            // The grid depends on the whole table, which is rounded once a pass.
+            pass.matrix(name, pass.int8)?.index_select(0, &unique)
+        } else {
+            let rows = pass.weights.rows(name, Some(&unique), pass.int8)?;
+            pass.with_noise(name, rows, Some(&unique))
+        };
         let rows = rows.index_select(0, &places.view([-1]));
         Ok(rows.view([size[0], size[1], -1]))
     }

@@ -170,7 +170,7 @@ impl Weights {
     /// If centroids cannot be stored.
     pub(super) fn rows(&self, name: &str, ids: Option<&Tensor>, int8: bool) -> Result<Tensor> {
         let rows = match &self.tensors[name] {
-            Weight::Plain(plain) if self.rounded.contains(name) => self.stored(name, plain, ids),
+            Weight::Plain(plain) if self.is_rounded(name) => self.stored(name, plain, ids),
             Weight::Plain(plain) => Ok(plain.rows(ids)),
             Weight::Coded(coded) => coded.rows(ids, int8),
         };
@@ -205,11 +205,16 @@ impl Weights {
             .filter(move |(name, weight)| {
                 let planned = planned(name);
                 matches!(weight, Weight::Plain(_))
-                    && !self.rounded.contains(*name)
+                    && !self.is_rounded(name)
                     && !matches!(planned.plan.scheme, F32 | F16)
                     && groups.is_none_or(|parts| parts.iter().any(|part| names(part, planned)))
             })
             .map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a matrix in int8 or int4 is used as it will be stored.
+    pub(super) fn is_rounded(&self, name: &str) -> bool {
+        self.rounded.contains(name)
     }
 
     /// From now on a matrix in int8 or int4 is used as it will be stored. Returns the relative error.

@@ -109,6 +109,9 @@ fn a_signal_loses_nothing() {
         "{last}"
     );
     assert!(broken.path("out/state.safetensors").exists());
+    let (code, last) = interrupted(&["train", &file, "--resume"], "-TERM");
+    assert_eq!(code, Some(1), "{last}");
+    assert!(last.starts_with("error: stopped; "), "{last}");
     let (code, _) = interrupted(&["train", &file, "--resume"], "-KILL");
     assert_eq!(code, None);
     centroid(&["train", &file, "--resume"]).ok();
