@@ -1,0 +1,76 @@
+//! Mistakes lose nothing.
+
+use std::fs;
+
+use centroid::ErrorKind;
+use centroid::train::Start;
+
+use crate::tiny::Tiny;
+use crate::{F32, TUNE, alone, start};
+
+#[test]
+fn what_cannot_be_done_is_said_before_anything_is_written() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let noise = "[[stage]]\nname = \"s\"\nepochs = 1\nnoise = { form = \"proxy\", rate = 0.1 }\n";
+    let quantize = "[[stage]]\nname = \"s\"\nepochs = 1\nquantize = [\"ffn\"]\n";
+    for (keys, plan, stages, expected) in [
+        (
+            "",
+            F32,
+            noise,
+            "stage \"s\": noise: the plan quantizes none",
+        ),
+        ("", F32, quantize, "quantize: ffn is to be f32 by the plan"),
+        (
+            "device = \"gpu\"\n",
+            "",
+            TUNE,
+            "device \"gpu\" is unknown; known: cpu",
+        ),
+        ("device = \"cuda:7\"\n", "", TUNE, "sees no such device"),
+        ("layers = [5]\n", "", TUNE, "5"),
+    ] {
+        let recipe = tiny.recipe("never", keys, plan, stages);
+        let error = start(&recipe, Start::New, None).unwrap_err();
+        assert!(error.to_string().contains(expected), "{expected}: {error}");
+        assert!(!tiny.path("never").exists());
+    }
+    let text = fs::read_to_string(tiny.recipe("never", "", "", TUNE)).unwrap();
+    let recipe = tiny.path("elsewhere.toml");
+    for (from, to, kind) in [
+        (
+            "model = \"model\"",
+            "model = \"no-model\"",
+            ErrorKind::Checkpoint,
+        ),
+        ("train = \"data.tsv\"", "train = \"no.tsv\"", ErrorKind::Io),
+        ("text = \"text\"", "text = \"words\"", ErrorKind::Input),
+        (
+            "label = \"label\"",
+            "max-tokens = 1000\nlabel = \"label\"",
+            ErrorKind::Config,
+        ),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&recipe, text.replace(from, to)).unwrap();
+        let error = start(&recipe, Start::New, None).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(!tiny.path("never").exists());
+    }
+}
+
+/// A learning rate that destroys the model stops the run, and the last state stays.
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let stages = "[[stage]]\nname = \"fine\"\nepochs = 1\n\n\
+                  [[stage]]\nname = \"wild\"\nepochs = 3\nlearning-rate = 1e30\nclip = 1e30\n";
+    let recipe = tiny.recipe("wild", "", "", stages);
+    let error = start(&recipe, Start::New, None).unwrap_err().to_string();
+    assert!(error.contains("stage \"wild\", step "), "{error}");
+    assert!(error.contains("learning rate is too high"), "{error}");
+    assert!(tiny.path("wild").join("state.safetensors").exists());
+    assert!(!tiny.path("wild").join("model.centroid").exists());
+}

@@ -1,0 +1,118 @@
+//! What is stopped goes on as if nothing had happened.
+
+use std::fs;
+
+use centroid::train::{Outcome, Start};
+
+use crate::tiny::Tiny;
+use crate::{TUNE, alone, finished, logged, scores, start};
+
+const STAGES: &str = r#"
+[[stage]]
+name = "noise"
+epochs = 2
+learning-rate = 2e-3
+noise = { form = "exact", rate = [0.05, 0.2], refresh = 7 }
+
+[[stage]]
+name = "ffn"
+quantize = ["ffn"]
+epochs = 1
+learning-rate = 1e-3
+noise = { form = "proxy", rate = 0.1 }
+
+[[stage]]
+name = "rest"
+quantize = ["embedding", "attention"]
+epochs = 2
+learning-rate = 1e-3
+centroid-learning-rate = 3e-3
+layer-drop = 0.1
+reassign = 9
+"#;
+
+#[test]
+fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let keys = "threads = 1\nsave = 5\n";
+    let whole = finished(
+        start(
+            &tiny.recipe("whole", keys, &tiny.plan(), STAGES),
+            Start::New,
+            None,
+        )
+        .unwrap(),
+    );
+    let accuracy = scores(&whole)[1].accuracy();
+    assert!(accuracy > 0.9, "{accuracy}");
+    let steps = logged(&tiny.path("whole"), "step").len();
+    assert!(steps >= 10, "{steps}");
+    let reassigned = logged(&tiny.path("whole"), "reassigned");
+    let shares: Vec<f64> = reassigned
+        .iter()
+        .map(|line| line["share"].as_f64().unwrap())
+        .collect();
+    assert!(
+        shares.iter().any(|&share| share > 0.0 && share < 0.5),
+        "{shares:?}"
+    );
+
+    // The output's name is in the recipe: the same recipe, elsewhere.
+    let elsewhere = Tiny::new();
+    let recipe = elsewhere.recipe("whole", keys, &tiny.plan(), STAGES);
+    for stop_at in [3, 17, 40, 41] {
+        let mode = if stop_at == 3 {
+            Start::New
+        } else {
+            Start::Resume
+        };
+        let outcome = start(&recipe, mode, Some(stop_at)).unwrap();
+        assert!(matches!(outcome, Outcome::Stopped), "{stop_at}");
+        let error = start(&recipe, Start::New, None).unwrap_err();
+        assert!(
+            error.to_string().contains("--resume goes on with it"),
+            "{error}"
+        );
+    }
+    finished(start(&recipe, Start::Resume, None).unwrap());
+    for file in ["model.centroid", "log.jsonl"] {
+        let read = |tiny: &Tiny| fs::read(tiny.path("whole").join(file)).unwrap();
+        assert!(read(&tiny) == read(&elsewhere), "{file} differs");
+    }
+    let error = start(&recipe, Start::Resume, None).unwrap_err();
+    assert!(error.to_string().contains("nothing to resume"), "{error}");
+}
+
+/// The second state is lost, as after a `kill -9`: its steps are taken again.
+#[test]
+fn a_killed_run_goes_on_from_its_last_state() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let keys = "threads = 1\nsave = 5\n";
+    let recipe = tiny.recipe("run", keys, &tiny.plan(), STAGES);
+    start(&recipe, Start::New, Some(10)).unwrap();
+    let state = tiny.path("run").join("state.safetensors");
+    let early = fs::read(&state).unwrap();
+    start(&recipe, Start::Resume, Some(20)).unwrap();
+    fs::write(&state, early).unwrap();
+    finished(start(&recipe, Start::Resume, None).unwrap());
+    let steps: Vec<u64> = logged(&tiny.path("run"), "step")
+        .iter()
+        .filter(|line| line["stage"] == "noise")
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
+}
+
+/// A state of another recipe is not gone on from.
+#[test]
+fn a_changed_recipe_does_not_resume() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    start(&tiny.recipe("run", "", "", TUNE), Start::New, Some(2)).unwrap();
+    let changed = tiny.recipe("run", "seed = 2\n", "", TUNE);
+    let error = start(&changed, Start::Resume, None).unwrap_err();
+    assert!(error.to_string().contains("have changed since"), "{error}");
+    finished(start(&changed, Start::Overwrite, None).unwrap());
+}
