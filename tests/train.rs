@@ -360,3 +360,60 @@ distill = { embedding = 2.0, hidden = 0.0 }
         "a teacher is needed",
     );
 }
+
+/// Of pairs, too, the runtime is compared with torch; without validation there is nothing to compare.
+#[test]
+fn pairs_are_compared_with_the_runtime() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let text = fs::read_to_string(tiny.path("data.tsv")).unwrap();
+    let lines = text.lines().enumerate().map(|(number, line)| match number {
+        0 => format!("more\t{line}\n"),
+        _ => format!("the film\t{line}\n"),
+    });
+    fs::write(tiny.path("data.tsv"), lines.collect::<String>()).unwrap();
+    for (output, validation) in [("pairs", "0.1"), ("none", "0.0")] {
+        let recipe = tiny.recipe(
+            output,
+            "",
+            &tiny.plan(),
+            &TUNE.replace("epochs = 4", "epochs = 1"),
+        );
+        let text = fs::read_to_string(&recipe).unwrap();
+        let keys = format!("text-b = \"more\"\nvalidation = {validation}\nlabel =");
+        fs::write(&recipe, text.replace("label =", &keys)).unwrap();
+        finished(start(&recipe, Start::New, None).unwrap());
+        for line in logged(&tiny.path(output), "test") {
+            let difference = &line["largest_difference"];
+            match output {
+                "none" => assert!(difference.is_null(), "{difference}"),
+                _ => assert!(
+                    (1e-9..2.0).contains(&difference.as_f64().unwrap()),
+                    "{difference}"
+                ),
+            }
+        }
+    }
+}
+
+/// A checkpoint has the weights of each layer, be they shared or others left out.
+#[test]
+fn checkpoints_number_layers_as_they_are_now() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    for (output, keys) in [("one", "layers = [1]\n"), ("shared", "share = 2\n")] {
+        let recipe = tiny.recipe(output, keys, F32, TUNE);
+        let done = finished(start(&recipe, Start::New, None).unwrap());
+        assert!(done.checkpoint.is_some(), "{output}");
+        let again = format!("again-{output}");
+        let nothing = "[[stage]]\nname = \"none\"\nepochs = 0\n";
+        let recipe = tiny.recipe(&again, "", F32, nothing);
+        let text = fs::read_to_string(&recipe).unwrap();
+        let model = format!("model = \"{output}/checkpoint\"");
+        fs::write(&recipe, text.replace("model = \"model\"", &model)).unwrap();
+        finished(start(&recipe, Start::New, None).unwrap());
+        let answers = [output, &again]
+            .map(|name| fs::read_to_string(tiny.path(name).join("answers.jsonl")).unwrap());
+        assert_eq!(answers[0], answers[1], "{output}");
+    }
+}

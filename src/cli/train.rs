@@ -38,6 +38,10 @@ pub struct Train {
     /// Start anew, whatever is in the output directory
     #[arg(long, conflicts_with = "plot")]
     force: bool,
+    /// Train on this device, whatever the file says: cpu, cuda or cuda:N. A run may go on elsewhere than where it
+    /// began, with results that differ by rounding
+    #[arg(long, conflicts_with = "plot")]
+    device: Option<String>,
     /// Draw the log of a run so far (log.jsonl) as an SVG beside it, and do nothing else
     #[arg(long, value_name = "LOG", conflicts_with = "file")]
     plot: Option<PathBuf>,
@@ -123,7 +127,10 @@ impl Train {
         let Some(file) = &self.file else {
             return Err(Failure::Usage("RUN.toml is missing".into()));
         };
-        let recipe = Recipe::read(file)?;
+        let mut recipe = Recipe::read(file)?;
+        if let Some(device) = &self.device {
+            recipe.device.clone_from(device);
+        }
         let start = match (self.resume, self.force) {
             (true, _) => Start::Resume,
             (_, true) => Start::Overwrite,

@@ -342,8 +342,11 @@ fn quantize(
         }
         Scheme::Int8 | Scheme::Int4 => {
             let importance = inputs.map(|inputs| inputs.importance());
-            let quantized =
-                scalar::quantize(matrix, importance.as_deref(), &plan.scalar_options())?;
+            let quantized = scalar::quantize(
+                matrix,
+                importance.as_deref(),
+                &plan.scalar_options(plan.bits()),
+            )?;
             progress(planned.parameters());
             let decoded = quantized.dequantize();
             (from_scalar(quantized), decoded)
@@ -367,21 +370,26 @@ impl GroupPlan {
         options
     }
 
-    /// For int8 and int4.
-    fn scalar_options(&self) -> ScalarOptions {
-        let mut options = ScalarOptions::new(match self.scheme {
-            Scheme::Int4 => scalar::Bits::Four,
-            _ => scalar::Bits::Eight,
-        });
+    /// For a matrix in int8 or int4.
+    pub(crate) fn scalar_options(&self, bits: scalar::Bits) -> ScalarOptions {
+        let mut options = ScalarOptions::new(bits);
         options.per_row = self.row_scale;
         options.zero_point = self.zero_point;
         options
     }
 
+    /// Those of int8 or int4.
+    fn bits(&self) -> scalar::Bits {
+        match self.scheme {
+            Scheme::Int4 => scalar::Bits::Four,
+            _ => scalar::Bits::Eight,
+        }
+    }
+
     /// What becomes of a matrix in int8 or int4.
     #[cfg(feature = "train")]
     pub(crate) fn rounded(&self, matrix: Matrix<'_>) -> Result<Vec<f32>> {
-        Ok(scalar::quantize(matrix, None, &self.scalar_options())?.dequantize())
+        Ok(scalar::quantize(matrix, None, &self.scalar_options(self.bits()))?.dequantize())
     }
 }
 

@@ -193,13 +193,29 @@ impl Base {
         self.conversion.provenance.extend(provenance);
     }
 
+    /// The names in a checkpoint of a tensor that is called `own` in the artifact and was `original` before: in
+    /// each of the layers that use it, as they are counted now.
+    fn numbered(&self, own: &str, original: String) -> Vec<String> {
+        let number = |name: &str, before: &str| {
+            let rest = &name[name.find(before)? + before.len()..];
+            rest.split('.').next()?.parse::<usize>().ok()
+        };
+        let (Some(own), Some(was)) = (number(own, "layers."), number(&original, "layer.")) else {
+            return vec![original];
+        };
+        let users = self.layer_of().iter().enumerate();
+        let users = users.filter(|&(_, &of)| of == own).map(|(layer, _)| {
+            original.replacen(&format!("layer.{was}."), &format!("layer.{layer}."), 1)
+        });
+        users.collect()
+    }
+
     /// Writes a classifier's weights as a checkpoint that this crate and `transformers` read: a
     /// directory with `model.safetensors`, `config.json` and the tokenizer. Returns whether it did: of a
     /// network of images the artifact itself is a checkpoint.
     ///
     /// # Errors
-    /// If layers share weights, for which such a checkpoint has no words, or if a file cannot be
-    /// written.
+    /// If a file cannot be written.
     pub(crate) fn save(
         &self,
         directory: &Path,
@@ -209,10 +225,6 @@ impl Base {
             return Ok(false);
         };
         let config = self.config();
-        if (self.layer_of().iter().enumerate()).any(|(layer, &of)| layer != of) {
-            let message = "layers share weights, which a checkpoint cannot say";
-            return Err(Error::new(ErrorKind::Unsupported, message).in_file(directory));
-        }
         fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
         let (prefix, class) = match config.family {
             Family::Bert => ("bert.", "BertForSequenceClassification"),
@@ -232,7 +244,9 @@ impl Base {
             } else {
                 format!("{prefix}{name}")
             };
-            views.push((name, Values::new(values, &tensor.shape)));
+            for name in self.numbered(&tensor.name, name) {
+                views.push((name, Values::new(values, &tensor.shape)));
+            }
         }
         let mut json = model.config_json.clone();
         json.insert("architectures".into(), json!([class]));

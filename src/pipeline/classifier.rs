@@ -101,6 +101,12 @@ impl TextClassifier {
         self.run(&Texts::Ids(texts))
     }
 
+    /// The same, with the type of each token.
+    #[cfg(feature = "train")]
+    pub(crate) fn classify_typed(&self, texts: &[(&[u32], &[u32])]) -> Result<Vec<Classification>> {
+        self.run(&Texts::Typed(texts))
+    }
+
     fn run(&self, texts: &Texts) -> Result<Vec<Classification>> {
         let mut logits = vec![Vec::new(); texts.len()];
         let encoded = (self.model).run(texts, |text, values| logits[text] = values.to_vec())?;

@@ -111,6 +111,12 @@ impl SentenceEmbedder {
         self.run(&Texts::Ids(texts))
     }
 
+    /// The same, with the type of each token.
+    #[cfg(feature = "train")]
+    pub(crate) fn embed_typed(&self, texts: &[(&[u32], &[u32])]) -> Result<Vec<Embedding>> {
+        self.run(&Texts::Typed(texts))
+    }
+
     /// Embeds texts into one array, `[texts][dimensions]`, as those take it who go on with matrices.
     ///
     /// # Errors

@@ -79,6 +79,14 @@ impl TextModel {
             Texts::Ids(texts) => (texts.iter().enumerate())
                 .map(|(i, ids)| self.checked(ids).map_err(|e| e.in_text(i)))
                 .collect(),
+            #[cfg(feature = "train")]
+            Texts::Typed(texts) => (texts.iter().enumerate())
+                .map(|(i, (ids, types))| {
+                    let mut encoded = self.checked(ids).map_err(|e| e.in_text(i))?;
+                    encoded.type_ids = types.to_vec();
+                    Ok(encoded)
+                })
+                .collect(),
         })?;
         let tokens = encoded.iter().map(|text| text.ids.len()).sum();
         let nanoseconds = self.encoder.nanoseconds(self.machine.context, tokens);
@@ -179,6 +187,9 @@ pub(super) enum Texts<'t> {
     Single(&'t [&'t str]),
     Pairs(&'t [(&'t str, &'t str)]),
     Ids(&'t [&'t [u32]]),
+    /// Ids and types.
+    #[cfg(feature = "train")]
+    Typed(&'t [(&'t [u32], &'t [u32])]),
 }
 
 impl Texts<'_> {
@@ -187,6 +198,8 @@ impl Texts<'_> {
             Texts::Single(texts) => texts.len(),
             Texts::Pairs(pairs) => pairs.len(),
             Texts::Ids(texts) => texts.len(),
+            #[cfg(feature = "train")]
+            Texts::Typed(texts) => texts.len(),
         }
     }
 
@@ -196,6 +209,8 @@ impl Texts<'_> {
             Texts::Single(texts) => texts.len() * TOKENIZING,
             Texts::Pairs(pairs) => 2 * pairs.len() * TOKENIZING,
             Texts::Ids(_) => 0,
+            #[cfg(feature = "train")]
+            Texts::Typed(_) => 0,
         }
     }
 }

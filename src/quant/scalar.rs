@@ -67,7 +67,7 @@ impl ScalarOptions {
     }
 
     /// Least and largest stored value.
-    fn range(&self) -> (i8, i8) {
+    pub(crate) fn range(&self) -> (i8, i8) {
         match (self.bits, self.zero_point) {
             (Bits::Eight, _) => (-127, 127),
             (Bits::Four, false) => (-7, 7),

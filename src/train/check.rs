@@ -1,5 +1,7 @@
 //! What a recipe may say, as far as that can be told without a model.
 
+use std::collections::HashSet;
+
 use super::recipe::{Part, Recipe, Stage, config};
 use crate::error::Result;
 
@@ -62,9 +64,22 @@ impl Recipe {
             return Err(config(message.into()));
         }
         self.plan()?;
-        for stage in &self.stages {
-            self.check_stage(stage)
-                .map_err(|e| config(format!("stage {:?}: {}", stage.name, e.message())))?;
+        let mut names = HashSet::new();
+        for (number, stage) in self.stages.iter().enumerate() {
+            let so_far = &self.stages[..=number];
+            let wrong = |message: &str| config(format!("stage {:?}: {message}", stage.name));
+            self.check_stage(stage).map_err(|e| wrong(e.message()))?;
+            if !names.insert(&*stage.name) {
+                return Err(wrong("there are two of this name"));
+            }
+            if stage.reassign.is_some() && so_far.iter().all(|stage| stage.quantize.is_empty()) {
+                return Err(wrong(
+                    "reassign is for codes, and no stage has made any by then",
+                ));
+            }
+            if stage.patience.is_some() && self.data.validation == Part::Share(0.0) {
+                return Err(wrong("patience needs data.validation"));
+            }
         }
         Ok(())
     }
@@ -161,6 +176,11 @@ impl Recipe {
         if stage.calibrate.is_some() && stage.quantize.is_empty() {
             return Err(config(
                 "calibrate is for codes, and quantize names no group".into(),
+            ));
+        }
+        if stage.weigh_inputs && stage.quantize.is_empty() {
+            return Err(config(
+                "weigh-inputs is for codes, and quantize names no group".into(),
             ));
         }
         let of_noise = stage.noise.iter().filter_map(|noise| noise.groups.as_ref());

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::weights::{leaf, to_vec};
+use super::weights::{Plain, leaf, to_vec};
 use crate::error::Result;
 use crate::kernels;
 use crate::quant::pq::{self, Pq};
@@ -34,7 +34,7 @@ pub(super) struct Coded {
     centroid_type: CentroidType,
     /// `[rows, columns]`: weights that go on being trained, though the model computes with centroids; now
     /// and then each block gets the centroid nearest to them.
-    pub(super) latent: Option<Tensor>,
+    pub(super) latent: Option<Plain>,
 }
 
 /// Codes `[rows][per_row]` as numbers of centroids, counted through all codebooks, which have so many `in_all`.
@@ -173,7 +173,7 @@ impl Coded {
         let nearest = pq::nearer_codes(
             (self.rows as usize, self.columns as usize),
             (self.block as usize, self.codebooks as usize),
-            to_vec(latent),
+            to_vec(&latent.rows(None)),
             factors.as_deref(),
             &to_vec(&self.present_centroids()),
             (&present, NEARER),
@@ -243,7 +243,7 @@ impl Coded {
         Ok(match &self.latent {
             // Nothing is added but a way for the gradient.
             Some(latent) => {
-                let latent = select(latent);
+                let latent = latent.rows(ids);
                 matrix + (&latent - latent.detach())
             }
             None => matrix,

@@ -216,7 +216,7 @@ impl Forward<'_> {
             pass.matrix(name, pass.int8)?.index_select(0, &unique)
         } else {
             let rows = pass.weights.rows(name, Some(&unique), pass.int8)?;
-            pass.with_noise(name, rows, Some(&unique))
+            pass.with_noise(name, rows, Some(&unique))?
         };
         let rows = rows.index_select(0, &places.view([-1]));
         Ok(rows.view([size[0], size[1], -1]))

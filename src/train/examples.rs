@@ -1,6 +1,7 @@
 //! Labelled texts: divided, tokenized and put into batches.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::encoder::Text;
@@ -41,7 +42,7 @@ impl Division {
         let noun = noun(data);
         let mut notes = Vec::new();
         let mut hashed = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen: HashMap<_, String> = HashMap::new();
         // Texts for test come first, so that none of them is trained with.
         let mut load = |path: &Path, what: &str, columns: &Columns| -> Result<Vec<Example>> {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -55,16 +56,35 @@ impl Division {
                         let message = format!("line {}: there is no such file", example.line);
                         return Err(Error::new(ErrorKind::Input, message).in_file(file));
                     }
+                    let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
+                    hashed.push(super::digest(&bytes));
                     example.text = file.to_string_lossy().into_owned();
                 }
             }
             let before = all.len();
             let key = |example: &Example| (example.text.clone(), example.text_b.clone());
-            let kept: Vec<Example> = all.into_iter().filter(|e| seen.insert(key(e))).collect();
+            let mut kept = Vec::with_capacity(before);
+            let mut contrary = 0;
+            for example in all {
+                match seen.entry(key(&example)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(example.label.clone());
+                        kept.push(example);
+                    }
+                    Entry::Occupied(entry) => {
+                        contrary +=
+                            usize::from(columns.label.is_some() && *entry.get() != example.label);
+                    }
+                }
+            }
             if kept.len() < before {
                 let again = before - kept.len();
+                let with = match contrary {
+                    0 => String::new(),
+                    n => format!(" ({n} of them with another label)"),
+                };
                 notes.push(format!(
-                    "{what}: {again} {noun} were there before and are left out"
+                    "{what}: {again} {noun} were there before{with} and are left out"
                 ));
             }
             if kept.is_empty() {

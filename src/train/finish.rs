@@ -90,8 +90,9 @@ impl Tested {
 
 /// What the runtime makes of a run's model.
 pub(super) struct Measured {
-    /// The largest difference of a value of an answer from torch's, in the modes `int8` and `exact`.
-    pub(super) difference: [f32; 2],
+    /// The largest difference of a value of an answer from torch's, in the modes `int8` and `exact`; none if
+    /// there was nothing to compare.
+    pub(super) difference: Option<[f32; 2]>,
     pub(super) tested: Tested,
     /// A line of JSON for each test example.
     pub(super) lines: Vec<u8>,
@@ -103,7 +104,6 @@ impl<L: Learner> Run<'_, L> {
         self.model.weights.fold();
         let mut checkpoint = None;
         if let Some(values) = self.model.weights.values()
-            && self.recipe.share <= 1
             && self.metric() == Metric::Accuracy
             && self.model.base.save(&watch.paths.checkpoint, &values)?
         {
@@ -129,7 +129,8 @@ impl<L: Learner> Run<'_, L> {
             conversion.add_provenance("test", tested.summary());
         }
         let written = conversion.write(&watch.paths.artifact, true, &|_| ())?;
-        for ((mode, measured), difference) in tested.measured().into_iter().zip(difference) {
+        for (number, (mode, measured)) in tested.measured().into_iter().enumerate() {
+            let difference = difference.map(|of_modes| of_modes[number]);
             let mut line = json!({"event": "test", "mode": mode, "n": self.test.len(),
                 "largest_difference": difference, "file_bytes": written.file_bytes,
                 "weight_bytes": written.weight_bytes});
@@ -137,9 +138,13 @@ impl<L: Learner> Run<'_, L> {
                 line[name] = json!(value);
             }
             watch.log.line(&line)?;
-            watch.note(&format!(
-                "{mode}: the runtime differs from torch by at most {difference:.4} on the validation examples"
-            ));
+            if let Some(difference) = difference {
+                watch.note(&format!(
+                    "{mode}: the runtime differs from torch by at most {difference:.4} on the {} validation \
+                     examples",
+                    self.validation.len()
+                ));
+            }
         }
         let picture = watch.paths.log.with_extension("svg");
         match super::plot(&watch.paths.log, &picture) {

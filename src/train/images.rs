@@ -164,7 +164,7 @@ impl Learner for Images {
             format!("{line}\n").into_bytes()
         });
         Ok(Measured {
-            difference,
+            difference: (!run.validation.is_empty()).then_some(difference),
             tested: tested(run, &best)?,
             lines: lines.collect(),
         })

@@ -12,8 +12,10 @@
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
+use crate::convert::GroupPlan;
 use crate::error::{Error, ErrorKind, Result};
-use crate::quant::pq::{self, PqOptions};
+use crate::quant::pq;
+use crate::quant::scalar::{self, Bits, ZeroPoint};
 use crate::quant::{Importance, Matrix};
 
 /// What becomes of the blocks or values that are drawn.
@@ -25,7 +27,8 @@ pub enum Form {
     Proxy,
     /// They become the mean of all blocks of the matrix.
     Mean,
-    /// They become their centroids, in a codebook made by K-means every `refresh` steps.
+    /// They become their nearest centroids, in the codebook that the plan asks for, made by K-means every
+    /// `refresh` steps.
     Exact,
     /// They are rounded to 255 or 256 values.
     Int8,
@@ -38,10 +41,13 @@ pub enum Form {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Range {
+    /// What the plan's row scales and zero points say, and in int4 cut off where that makes a row's squared
+    /// error smaller: the grid of the file that is written.
+    #[default]
+    Plan,
     /// From the smallest to the largest value of the matrix, with a zero point.
     Tensor,
     /// For each row, the same on both sides of 0, up to its largest magnitude.
-    #[default]
     Channel,
     /// As for `tensor`, cut off on both sides where that makes the squared error smaller, as a
     /// histogram of 2,048 bins tells.
@@ -149,18 +155,25 @@ impl Noise {
         Ok(())
     }
 
-    /// What is needed of all of a matrix `[rows, cols]` to disturb any of its rows: a codebook's decoded
-    /// matrix, the mean block `[block]`, or scale and zero point `[rows or 1, 2]`. Nothing for `proxy`.
-    pub(super) fn look(&self, w: &Tensor, block: usize, seed: u64) -> Result<Option<Tensor>> {
+    /// What is needed of all of a matrix `[rows, cols]` to disturb any of its rows.
+    ///
+    /// # Errors
+    /// If the plan's codebook cannot be made.
+    pub(super) fn look(&self, w: &Tensor, plan: &GroupPlan, seed: u64) -> Result<Look> {
         tch::no_grad(|| {
-            Ok(match self.form {
+            let of_all = match self.form {
                 Form::Proxy => None,
                 Form::Mean => {
-                    Some(blocks(w, block).mean_dim([0i64, 1].as_slice(), false, Kind::Float))
+                    let blocks = blocks(w, plan.block);
+                    Some(blocks.mean_dim([0i64, 1].as_slice(), false, Kind::Float))
                 }
-                Form::Exact => Some(decoded(w, block, self.iterations, seed)?),
-                Form::Int8 => Some(grid(w, 8, self.range)),
-                Form::Int4 => Some(grid(w, 4, self.range)),
+                Form::Exact => return codebook(w, plan, self.iterations, seed),
+                Form::Int8 => Some(grid(w, plan, Bits::Eight, self.range)?),
+                Form::Int4 => Some(grid(w, plan, Bits::Four, self.range)?),
+            };
+            Ok(Look {
+                of_all,
+                factors: None,
             })
         })
     }
@@ -169,42 +182,60 @@ impl Noise {
     /// these are, if they are not all.
     ///
     /// Gradients reach `w` as if there were no noise.
+    ///
+    /// # Errors
+    /// If what was found does not fit.
     pub(super) fn disturb(
         &self,
         w: &Tensor,
-        block: usize,
+        plan: &GroupPlan,
         rate: f64,
-        seen: Option<&Tensor>,
+        seen: &Look,
         ids: Option<&Tensor>,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         if rate == 0.0 {
-            return w.shallow_clone();
+            return Ok(w.shallow_clone());
         }
-        let value = tch::no_grad(|| {
+        let value = tch::no_grad(|| -> Result<Tensor> {
             let of_rows = |seen: &Tensor| match ids {
                 Some(ids) if seen.size()[0] > 1 => seen.index_select(0, ids),
                 _ => seen.shallow_clone(),
             };
-            let (quantized, each) = match (self.form, seen) {
-                (Form::Mean, Some(mean)) => (repeated(mean, w), block),
-                (Form::Exact, Some(decoded)) => (of_rows(decoded), block),
-                (Form::Int8, Some(grid)) => (rounded(w, &of_rows(grid), 8, self.range), 1),
-                (Form::Int4, Some(grid)) => (rounded(w, &of_rows(grid), 4, self.range), 1),
-                _ => (w.zeros_like(), block),
+            let on_grid =
+                |grid: &Tensor, bits| rounded(w, &of_rows(grid), ends(plan, bits, self.range));
+            let (quantized, each) = match (self.form, &seen.of_all) {
+                (Form::Mean, Some(mean)) => (repeated(mean, w), plan.block),
+                (Form::Exact, Some(centroids)) => {
+                    let factors = seen.factors.as_ref().map(of_rows);
+                    (nearest(w, plan, centroids, factors.as_ref())?, plan.block)
+                }
+                (Form::Int8, Some(grid)) => (on_grid(grid, Bits::Eight), 1),
+                (Form::Int4, Some(grid)) => (on_grid(grid, Bits::Four), 1),
+                _ => (w.zeros_like(), plan.block),
             };
             let value = if rate < 1.0 {
                 w.where_self(&clean(w, each, rate), &quantized)
             } else {
                 quantized
             };
-            match self.rescale {
+            Ok(match self.rescale {
                 true => value / (1.0 - rate),
                 false => value,
-            }
+            })
         });
         // The difference is exactly 0, and carries the gradient.
-        value + (w - w.detach())
+        Ok(value? + (w - w.detach()))
     }
+}
+
+/// What [`Noise::look`] found.
+#[derive(Default)]
+pub(super) struct Look {
+    /// The centroids `[codebooks * k, block]`, the mean block `[block]`, or steps and zero points
+    /// `[rows or 1, 2]`; nothing for `proxy`.
+    pub(super) of_all: Option<Tensor>,
+    /// What centroids are multiplied by, `[rows, 1]`.
+    pub(super) factors: Option<Tensor>,
 }
 
 fn size(w: &Tensor) -> (i64, i64) {
@@ -244,52 +275,146 @@ fn repeated(block: &Tensor, w: &Tensor) -> Tensor {
     row.unsqueeze(0).expand([rows, columns], false)
 }
 
-/// The matrix as codes would have it: K-means with 256 centroids.
-fn decoded(w: &Tensor, block: usize, iterations: usize, seed: u64) -> Result<Tensor> {
+/// Centroids and factors as the plan says.
+fn codebook(w: &Tensor, plan: &GroupPlan, iterations: usize, seed: u64) -> Result<Look> {
     let (rows, columns) = size(w);
     let values = super::weights::to_vec(w);
     let matrix = Matrix::new(&values, rows as usize, columns as usize)?;
-    let mut options = PqOptions::new(block);
+    let mut options = plan.pq_options(seed);
     options.iterations = iterations;
-    options.seed = seed;
-    let quantized = pq::quantize(matrix, Importance::default(), &options, &|_| ())?;
-    let decoded = Tensor::from_slice(&quantized.dequantize());
-    Ok(decoded.view([rows, columns]).to_device(w.device()))
+    let pq = pq::quantize(matrix, Importance::default(), &options, &|_| ())?;
+    let on_device = |values: &[f32], columns: usize| {
+        let tensor = Tensor::from_slice(values).view([-1, columns as i64]);
+        tensor.to_device(w.device())
+    };
+    let factors = pq.row_scale.map(|scale| {
+        let factors: Vec<f32> = scale.factors.iter().map(|f| f.to_f32()).collect();
+        on_device(&factors, 1)
+    });
+    Ok(Look {
+        of_all: Some(on_device(&pq.codebook.decode(), pq.block)),
+        factors,
+    })
 }
 
-/// Scale and zero point, `[rows or 1, 2]`.
-fn grid(w: &Tensor, bits: u32, range: Range) -> Tensor {
-    let steps = f64::from((1u32 << bits) - 1);
-    let pair = |low: f64, high: f64| {
-        // 0 stays 0: padding and pruned weights must.
-        let (low, high) = (low.min(0.0), high.max(0.0));
-        let scale = if high > low {
-            (high - low) / steps
-        } else {
-            1.0
-        };
-        Tensor::from_slice(&[scale as f32, (-low / scale).round() as f32])
-            .view([1, 2])
-            .to_device(w.device())
-    };
-    match range {
-        Range::Channel => {
-            let most = w.abs().amax([1i64].as_slice(), true);
-            let half = (steps - 1.0) / 2.0;
-            let scale = (most / half).clamp_min(f64::from(f32::MIN_POSITIVE));
-            Tensor::cat(&[&scale, &scale.zeros_like()], 1)
-        }
-        Range::Tensor => {
-            let (low, high) = (w.min().double_value(&[]), w.max().double_value(&[]));
-            pair(low, high)
-        }
-        Range::Histogram => {
-            let (low, high) = (w.min().double_value(&[]), w.max().double_value(&[]));
-            let counts = super::weights::to_vec(&w.histc(2048));
-            let (low, high) = cut(&counts, low, high, steps);
-            pair(low, high)
+/// For each block of some rows its nearest centroid, times the row's factor.
+fn nearest(
+    w: &Tensor,
+    plan: &GroupPlan,
+    centroids: &Tensor,
+    factors: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (rows, columns) = size(w);
+    let (block, codebooks) = (plan.block, plan.codebooks);
+    let factors = factors.map(super::weights::to_vec);
+    let centroids = super::weights::to_vec(centroids);
+    let per_row = (columns as usize).div_ceil(block);
+    let codes = pq::nearer_codes(
+        (rows as usize, columns as usize),
+        (block, codebooks),
+        super::weights::to_vec(w),
+        factors.as_deref(),
+        &centroids,
+        // No code is kept because it was there.
+        (&vec![0; rows as usize * per_row], f32::INFINITY),
+    )?;
+    let (of_book, k) = (per_row / codebooks, centroids.len() / block / codebooks);
+    let mut decoded = vec![0f32; (rows * columns) as usize];
+    let by_rows = decoded.chunks_exact_mut(columns as usize);
+    for (row, (values, codes)) in by_rows.zip(codes.chunks_exact(per_row)).enumerate() {
+        let factor = factors.as_ref().map_or(1.0, |factors| factors[row]);
+        for (at, (values, &code)) in values.chunks_mut(block).zip(codes).enumerate() {
+            let centroid = &centroids[(at / of_book * k + usize::from(code)) * block..];
+            for (value, centroid) in values.iter_mut().zip(centroid) {
+                *value = factor * centroid;
+            }
         }
     }
+    Ok(Tensor::from_slice(&decoded)
+        .view([rows, columns])
+        .to_device(w.device()))
+}
+
+/// Values of so many bits, less one.
+fn steps(bits: Bits) -> f64 {
+    match bits {
+        Bits::Four => 15.0,
+        Bits::Eight => 255.0,
+    }
+}
+
+/// Steps and zero points, `[rows or 1, 2]`.
+fn grid(w: &Tensor, plan: &GroupPlan, bits: Bits, range: Range) -> Result<Tensor> {
+    let steps = steps(bits);
+    Ok(match range {
+        Range::Plan => of_file(w, plan, bits)?,
+        Range::Channel => of_rows(w, (steps - 1.0) / 2.0),
+        Range::Tensor => of_all(w, steps, true),
+        Range::Histogram => of_all(w, steps, false),
+    })
+}
+
+/// The least and the largest of the values that are stored.
+fn ends(plan: &GroupPlan, bits: Bits, range: Range) -> (f64, f64) {
+    let half = (steps(bits) - 1.0) / 2.0;
+    match range {
+        Range::Plan => {
+            let (low, high) = plan.scalar_options(bits).range();
+            (f64::from(low), f64::from(high))
+        }
+        // As many on both sides of 0.
+        Range::Channel => (-half, half),
+        Range::Tensor | Range::Histogram => (0.0, steps(bits)),
+    }
+}
+
+/// As the file will have them.
+fn of_file(w: &Tensor, plan: &GroupPlan, bits: Bits) -> Result<Tensor> {
+    let (rows, columns) = size(w);
+    let values = super::weights::to_vec(w);
+    let matrix = Matrix::new(&values, rows as usize, columns as usize)?;
+    let stored = scalar::quantize(matrix, None, &plan.scalar_options(bits))?;
+    // A row of zeros has no step.
+    let step = |row: usize| {
+        let factor = (stored.row_scale.as_ref()).map_or(1.0, |f| f[row].to_f32());
+        (stored.scale * factor).max(f32::MIN_POSITIVE)
+    };
+    let zero = |row: usize| match &stored.zero_point {
+        None => 0.0,
+        Some(ZeroPoint::Tensor(zero)) => f32::from(*zero),
+        Some(ZeroPoint::Row(zeros)) => f32::from(zeros[row]),
+    };
+    let pairs = (0..rows as usize).flat_map(|row| [step(row), zero(row)]);
+    let pairs: Vec<f32> = pairs.collect();
+    Ok(Tensor::from_slice(&pairs)
+        .view([rows, 2])
+        .to_device(w.device()))
+}
+
+/// Steps of rows, with the zero point 0: the largest magnitude is `half` of them.
+fn of_rows(w: &Tensor, half: f64) -> Tensor {
+    let most = w.abs().amax([1i64].as_slice(), true);
+    let step = (most / half).clamp_min(f64::from(f32::MIN_POSITIVE));
+    Tensor::cat(&[&step, &step.zeros_like()], 1)
+}
+
+/// The step and the zero point of a matrix whose values, or most of them, are `steps` apart at the most.
+fn of_all(w: &Tensor, steps: f64, all: bool) -> Tensor {
+    let (mut low, mut high) = (w.min().double_value(&[]), w.max().double_value(&[]));
+    if !all {
+        let counts = super::weights::to_vec(&w.histc(2048));
+        (low, high) = cut(&counts, low, high, steps);
+    }
+    // 0 stays 0: padding and pruned weights must.
+    let (low, high) = (low.min(0.0), high.max(0.0));
+    let step = if high > low {
+        (high - low) / steps
+    } else {
+        1.0
+    };
+    Tensor::from_slice(&[step as f32, (-low / step).round() as f32])
+        .view([1, 2])
+        .to_device(w.device())
 }
 
 /// The part of `low` to `high` whose grid has the least squared error, of 64 that shrink towards 0.
@@ -316,16 +441,10 @@ fn cut(counts: &[f32], low: f64, high: f64, steps: f64) -> (f64, f64) {
     (low * best.1, high * best.1)
 }
 
-/// The values of the grid that are nearest.
-fn rounded(w: &Tensor, grid: &Tensor, bits: u32, range: Range) -> Tensor {
-    let (scale, zero) = (grid.narrow(1, 0, 1), grid.narrow(1, 1, 1));
-    let steps = f64::from((1u32 << bits) - 1);
-    let (low, high) = match range {
-        // As many on both sides of 0.
-        Range::Channel => (-(steps - 1.0) / 2.0, (steps - 1.0) / 2.0),
-        _ => (0.0, steps),
-    };
-    ((w / &scale + &zero).round().clamp(low, high) - &zero) * &scale
+/// The values of a grid that are nearest to those of rows, which `grid` is of.
+fn rounded(w: &Tensor, grid: &Tensor, (low, high): (f64, f64)) -> Tensor {
+    let (step, zero) = (grid.narrow(1, 0, 1), grid.narrow(1, 1, 1));
+    ((w / &step + &zero).round().clamp(low, high) - &zero) * &step
 }
 
 #[cfg(test)]

@@ -32,10 +32,12 @@ impl Norm {
         }
     }
 
-    /// Of `x`, `[.., channels]`; in `training` by the mean and variance of `x` itself.
+    /// Of `x`, `[.., channels]`; in `training` by the mean and variance of `x` itself, unless that is a single
+    /// row, which has no variance.
     pub(super) fn apply(&self, x: &Tensor, bias: &Tensor, training: bool) -> Tensor {
         let size = x.size();
         let rows = x.reshape([-1, size[size.len() - 1]]);
+        let training = training && rows.size()[0] > 1;
         let normed = rows.batch_norm(
             Some(&self.gain),
             Some(bias),
@@ -100,5 +102,22 @@ impl Weights {
             self.set_plain(&weight, &w);
             self.set_plain(&bias, &b);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One row has no variance: what is kept stays, and stays finite.
+    #[test]
+    fn a_single_row_is_normed_by_what_is_kept() {
+        let norm = Norm::new(3, tch::Device::Cpu);
+        let x = Tensor::from_slice(&[1f32, -2.0, 3.0]).view([1, 1, 1, 3]);
+        let bias = Tensor::from_slice(&[0f32; 3]);
+        let y = to_vec(&norm.apply(&x, &bias, true));
+        assert!((y[2] - 3.0).abs() < 1e-2, "{y:?}");
+        assert_eq!(to_vec(&norm.variance), [1.0; 3]);
+        assert_eq!(to_vec(&norm.mean), [0.0; 3]);
     }
 }

@@ -158,11 +158,12 @@ impl AdamW {
         })
     }
 
-    /// The gradients, and the norm of all together.
+    /// The gradients, and the norm of all together. There is none of what the step did not reach, like a layer
+    /// that was skipped: it is not to decay, nor to go on as it went before.
     fn gradients(&self) -> Result<(Vec<Option<Tensor>>, f64)> {
         let mut gradients = Vec::with_capacity(self.slots.len());
-        let (mut names, mut norms) = (Vec::new(), Vec::new());
-        for slot in &self.slots {
+        let (mut slots, mut norms) = (Vec::new(), Vec::new());
+        for (number, slot) in self.slots.iter().enumerate() {
             let gradient = slot.parameter.tensor.grad();
             if !gradient.defined() {
                 gradients.push(None);
@@ -172,17 +173,23 @@ impl AdamW {
                 Role::Centroids(counts) => gradient / counts,
                 _ => gradient,
             };
-            names.push(&slot.parameter.name);
+            slots.push(number);
             norms.push(gradient.norm());
             gradients.push(Some(gradient));
         }
         let mut square = 0.0;
         if !norms.is_empty() {
             // At once: a GPU's are waited for.
-            for (name, norm) in names.into_iter().zip(to_vec(&Tensor::stack(&norms, 0))) {
+            for (number, norm) in slots.into_iter().zip(to_vec(&Tensor::stack(&norms, 0))) {
                 if !norm.is_finite() {
                     let message = "the gradient is not finite";
+                    let name = &self.slots[number].parameter.name;
                     return Err(Error::new(ErrorKind::Input, message).in_tensor(name));
+                }
+                if norm == 0.0 {
+                    // Zeros are what `forget` leaves, and before the first gradient there is none: a run
+                    // that goes on must not differ.
+                    gradients[number] = None;
                 }
                 square += f64::from(norm) * f64::from(norm);
             }

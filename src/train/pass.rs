@@ -5,8 +5,9 @@ use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
 
-use super::noise::Noise;
+use super::noise::{Look, Noise};
 use super::weights::Weights;
+use crate::artifact::Scheme;
 use crate::error::Result;
 
 /// Noise on some tensors, and what it knows of them.
@@ -14,7 +15,7 @@ pub(super) struct Disturbance<'a> {
     pub(super) noise: &'a Noise,
     pub(super) rate: f64,
     /// What [`Noise::look`] found, by tensor: what is not here is not disturbed.
-    pub(super) seen: &'a HashMap<String, Option<Tensor>>,
+    pub(super) seen: &'a HashMap<String, Look>,
 }
 
 /// Rows rounded to 8 bits, each with a scale from its own maximum; the gradient is that of `x`.
@@ -119,6 +120,9 @@ impl<'a> Pass<'a> {
 
     fn product(&self, x: &Tensor, layer: &str, int8: bool) -> Result<Tensor> {
         let name = format!("{layer}.weight");
+        // The runtime rounds no inputs of matrices in floats.
+        let floats = matches!(self.weights.plan(&name).scheme, Scheme::F32 | Scheme::F16);
+        let int8 = int8 && !floats;
         let weight = self.matrix(&name, int8)?;
         if let Some(inputs) = &self.inputs {
             let rows = x.reshape([-1, x.size()[x.dim() - 1]]);
@@ -197,23 +201,30 @@ impl<'a> Pass<'a> {
         if let Some(matrix) = self.disturbed.borrow().get(name) {
             return Ok(matrix.shallow_clone());
         }
-        let matrix = self.with_noise(name, self.weights.rows(name, None, int8)?, None);
+        let matrix = self.with_noise(name, self.weights.rows(name, None, int8)?, None)?;
         let copy = matrix.shallow_clone();
         self.disturbed.borrow_mut().insert(name.to_owned(), copy);
         Ok(matrix)
     }
 
-    pub(super) fn with_noise(&self, name: &str, rows: Tensor, ids: Option<&Tensor>) -> Tensor {
+    pub(super) fn with_noise(
+        &self,
+        name: &str,
+        rows: Tensor,
+        ids: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let Some(disturbance) = &self.noise else {
-            return rows;
+            return Ok(rows);
         };
         match disturbance.seen.get(name) {
             Some(seen) => {
-                let block = self.weights.plan(name).block;
+                let plan = self.weights.plan(name);
                 let (noise, rate) = (disturbance.noise, disturbance.rate);
-                noise.disturb(&rows, block, rate, seen.as_ref(), ids)
+                noise
+                    .disturb(&rows, plan, rate, seen, ids)
+                    .map_err(|e| e.in_tensor(name))
             }
-            None => rows,
+            None => Ok(rows),
         }
     }
 }

@@ -20,15 +20,17 @@ struct Line {
     epoch: Option<u64>,
     accuracy: Option<f64>,
     cosine: Option<f64>,
+    agreement: Option<f64>,
 }
 
 /// Points of a log; the horizontal axis counts the steps of all stages.
 #[derive(Default)]
 struct Curves {
     loss: Vec<(f64, f64)>,
-    /// Validation: accuracies, or cosines.
+    /// Validation, in hundredths.
     scores: Vec<(f64, f64)>,
-    of_cosines: bool,
+    /// What these are.
+    score: &'static str,
     /// Where each stage begins, and its name.
     stages: Vec<(f64, String)>,
     steps: f64,
@@ -66,18 +68,23 @@ impl Curves {
                 within = 0;
                 curves.stages.push((before as f64, name));
             }
-            let score = line.accuracy.or(line.cosine);
+            let scores = [
+                (line.accuracy, "validation accuracy, %"),
+                (line.cosine, "validation cosine x 100"),
+                (line.agreement, "validation, the teacher's answer, %"),
+            ];
+            let score = (scores.into_iter()).find_map(|(score, name)| Some((score?, name)));
             match (&*line.event, line.step, line.loss, score) {
                 ("step", Some(step), Some(loss), _) => {
                     within = step;
                     curves.loss.push(((before + step) as f64, loss));
                     curves.steps = (before + line.of.unwrap_or(step)) as f64;
                 }
-                ("validation", _, _, Some(score)) if line.epoch.is_some() => {
+                ("validation", _, _, Some((score, name))) if line.epoch.is_some() => {
                     // It comes after the step that ends the epoch; epoch 0 before the first.
                     let at = before + if line.epoch == Some(0) { 0 } else { within };
                     curves.scores.push((at as f64, 100.0 * score));
-                    curves.of_cosines |= line.cosine.is_some();
+                    curves.score = name;
                 }
                 _ => {}
             }
@@ -104,9 +111,9 @@ impl Curves {
         let least = scores.clone().fold(100.0, f64::min);
         let most = scores.fold(least, f64::max);
         let range = (least - 1.0).floor()..(most + 1.0).ceil();
-        let name = match self.of_cosines {
-            true => "validation cosine x 100",
-            false => "validation accuracy, %",
+        let name = match self.score {
+            "" => "validation",
+            name => name,
         };
         self.panel(&lower, name, range, &self.scores, &RED)?;
         area.present()?;
@@ -167,6 +174,15 @@ mod tests {
         assert_eq!(curves.scores, [(20.0, 50.0), (20.0, 25.0)]);
         assert_eq!(curves.stages, [(0.0, "a".into()), (20.0, "b".into())]);
         assert_eq!(curves.steps, 50.0);
+    }
+
+    #[test]
+    fn scores_are_what_the_log_has() {
+        for (name, expected) in [("cosine", "cosine"), ("agreement", "the teacher's answer")] {
+            let curves = Curves::read(&LOG.replace("accuracy", name)).unwrap();
+            assert_eq!(curves.scores.len(), 2);
+            assert!(curves.score.contains(expected), "{}", curves.score);
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::noise::Noise;
 use super::shape::Network;
@@ -122,8 +123,7 @@ pub struct Augment {
 }
 
 /// Where texts for validation or test come from.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Part {
     /// A share of all texts, drawn by the seed; 0 for none.
@@ -137,6 +137,30 @@ pub enum Part {
     },
     /// A file with the columns of `train`.
     File(PathBuf),
+}
+
+// Not `untagged`: that says nothing of what is wrong, and takes keys that it does not know.
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fold {
+            fold: usize,
+            of: usize,
+        }
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::Float(share) => Ok(Self::Share(share)),
+            toml::Value::Integer(share) => Ok(Self::Share(share as f64)),
+            toml::Value::String(file) => Ok(Self::File(file.into())),
+            table @ toml::Value::Table(_) => match Fold::deserialize(table) {
+                Ok(Fold { fold, of }) => Ok(Self::Fold { fold, of }),
+                Err(e) => Err(D::Error::custom(e.message())),
+            },
+            _ => Err(D::Error::custom(
+                "a share, a file or { fold = 0, of = 5 } is expected",
+            )),
+        }
+    }
 }
 
 /// A part of the run with a learning rate that rises and falls.
@@ -171,7 +195,8 @@ pub struct Stage {
     /// The largest norm of the gradients.
     #[serde(default = "clip")]
     pub clip: f64,
-    /// Probability of skipping a layer (LayerDrop, Fan et al. 2019, arXiv 1909.11556).
+    /// Probability of skipping a layer (LayerDrop, Fan et al. 2019, arXiv 1909.11556); layers that share weights
+    /// are skipped together.
     #[serde(default)]
     pub layer_drop: f64,
     /// Noise on weights that are not quantized yet.
@@ -344,7 +369,7 @@ impl Recipe {
     pub fn plan(&self) -> Result<Plan> {
         let mut plan = Plan::default();
         plan.apply_table(&self.plan)
-            .map_err(|e| config(format!("plan: {}", e.message())))?;
+            .map_err(|e| config(format!("plan: {}", with_nearest(e.message()))))?;
         Ok(plan)
     }
 

@@ -13,6 +13,7 @@ use super::images::Images;
 use super::learner::Learner;
 use super::log::Log;
 use super::mix;
+use super::noise::Look;
 use super::optimizer::AdamW;
 use super::recipe::{Recipe, Stage};
 use super::setup::{Paths, Run, device, remove};
@@ -249,9 +250,12 @@ impl Work {
         work.optimizer.set(|name| state.tensor(name))?;
         work.optimizer.steps = state.place.optimizer_steps;
         for name in state.names("seen/") {
-            let tensor = state.tensor(&format!("seen/{name}"));
-            let tensor = tensor.map(|tensor| tensor.to_device(model.device));
-            work.seen.insert(name.to_owned(), tensor);
+            let read = |name: &str| Some(state.tensor(name)?.to_device(model.device));
+            let look = Look {
+                of_all: read(&format!("seen/{name}")),
+                factors: read(&format!("factors/{name}")),
+            };
+            work.seen.insert(name.to_owned(), look);
         }
         if let Some(noise) = &stage.noise
             && work.seen.is_empty()
@@ -259,7 +263,7 @@ impl Work {
         {
             // A form that need not know anything.
             let names = model.weights.to_quantize(noise.groups.as_deref());
-            (work.seen).extend(names.map(|name| (name.to_owned(), None)));
+            (work.seen).extend(names.map(|name| (name.to_owned(), Look::default())));
         }
         for (name, _) in work.optimizer.weights() {
             if let Some(tensor) = state.tensor(&format!("best/{name}")) {
@@ -297,9 +301,11 @@ impl Work {
         for (name, tensor) in self.optimizer.state() {
             state.values(name, tensor);
         }
-        for (name, tensor) in &self.seen {
-            if let Some(tensor) = tensor {
-                state.values(format!("seen/{name}"), tensor);
+        for (name, look) in &self.seen {
+            for (part, tensor) in [("seen", &look.of_all), ("factors", &look.factors)] {
+                if let Some(tensor) = tensor {
+                    state.values(format!("{part}/{name}"), tensor);
+                }
             }
         }
         for (name, tensor) in &self.best {

@@ -113,43 +113,47 @@ impl Runtime {
         Ok((Tested::Embedder { int8, exact, texts }, lines))
     }
 
-    /// The largest difference of a logit, or of a value of a vector, from torch's, in `int8` and `exact`.
+    /// The largest difference of a logit, or of a value of a vector, from torch's, in `int8` and `exact`; none
+    /// without texts.
     pub(super) fn difference(
         &self,
         metric: Metric,
         texts: &[Text],
         by_torch: &[Vec<f32>],
-    ) -> Result<[f32; 2]> {
-        // Ids alone say nothing of pairs.
-        let single = |(text, _): &(&Text, &Vec<f32>)| text.types.iter().all(|&t| t == 0);
-        let (texts, by_torch): (Vec<_>, Vec<_>) = texts.iter().zip(by_torch).filter(single).unzip();
-        let ids: Vec<&[u32]> = texts.iter().map(|text| &*text.ids).collect();
+    ) -> Result<Option<[f32; 2]>> {
+        if texts.is_empty() {
+            return Ok(None);
+        }
+        let inputs: Vec<_> = texts
+            .iter()
+            .map(|text| (&*text.ids, &*text.types))
+            .collect();
         let mut largest = [0f32; 2];
         for (largest, mode) in largest.iter_mut().zip(MODES) {
             let answers = self.answers(metric, mode)?;
-            for (ids, by_torch) in ids.chunks(CALL).zip(by_torch.chunks(CALL)) {
-                for (own, by_torch) in answers(ids)?.iter().zip(by_torch) {
-                    for (own, by_torch) in own.iter().zip(*by_torch) {
+            for (inputs, by_torch) in inputs.chunks(CALL).zip(by_torch.chunks(CALL)) {
+                for (own, by_torch) in answers(inputs)?.iter().zip(by_torch) {
+                    for (own, by_torch) in own.iter().zip(by_torch) {
                         *largest = largest.max((own - by_torch).abs());
                     }
                 }
             }
         }
-        Ok(largest)
+        Ok(Some(largest))
     }
 
-    /// Logits or vectors of texts that are token ids.
+    /// Logits or vectors of texts that are token ids and types.
     #[allow(clippy::type_complexity)]
     fn answers(
         &self,
         metric: Metric,
         mode: Mode,
-    ) -> Result<Box<dyn Fn(&[&[u32]]) -> Result<Vec<Vec<f32>>>>> {
+    ) -> Result<Box<dyn Fn(&[(&[u32], &[u32])]) -> Result<Vec<Vec<f32>>>>> {
         Ok(match metric {
             Metric::Accuracy | Metric::Agreement => {
                 let model = self.classifier(mode)?;
                 Box::new(move |ids| {
-                    let answers = model.classify_ids(ids)?;
+                    let answers = model.classify_typed(ids)?;
                     let logits = answers.iter().map(|answer| {
                         let mut logits = vec![0.0; answer.labels.len()];
                         (answer.labels.iter()).for_each(|l| logits[l.index] = l.logit);
@@ -161,7 +165,7 @@ impl Runtime {
             Metric::Cosine => {
                 let model = self.embedder(mode)?;
                 Box::new(move |ids| {
-                    let vectors = model.embed_ids(ids)?;
+                    let vectors = model.embed_typed(ids)?;
                     Ok(vectors.into_iter().map(|e| e.vector).collect())
                 })
             }

@@ -1,5 +1,6 @@
 //! What a run starts from, read and checked before anything is written.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -183,8 +184,10 @@ pub(super) fn check_stages<L: Learner>(
     teacher: Option<&Model<L>>,
     report: &mut dyn FnMut(Event<'_>),
 ) -> Result<()> {
+    // Names of tensors that earlier stages have quantized.
+    let mut done = HashSet::new();
     for stage in &recipe.stages {
-        check(stage, model, teacher).map_err(|e| {
+        check(stage, model, teacher, &mut done).map_err(|e| {
             Error::new(e.kind(), format!("stage {:?}: {}", stage.name, e.message()))
         })?;
     }
@@ -212,12 +215,17 @@ fn left_out(stages: &[Stage], planned: &[PlannedTensor]) -> Option<String> {
     ))
 }
 
-fn check<L: Learner>(stage: &Stage, model: &Model<L>, teacher: Option<&Model<L>>) -> Result<()> {
+fn check<'a, L: Learner>(
+    stage: &'a Stage,
+    model: &'a Model<L>,
+    teacher: Option<&Model<L>>,
+    done: &mut HashSet<&'a str>,
+) -> Result<()> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
     for part in &stage.quantize {
         let planned = model.base.planned().iter();
-        let planned = planned.filter(|tensor| names(part, tensor));
-        let schemes: Vec<Scheme> = planned.map(|tensor| tensor.plan.scheme).collect();
+        let planned: Vec<_> = planned.filter(|tensor| names(part, tensor)).collect();
+        let schemes: Vec<Scheme> = planned.iter().map(|tensor| tensor.plan.scheme).collect();
         let trained = |scheme: &Scheme| matches!(scheme, Scheme::Pq | Scheme::Int8 | Scheme::Int4);
         let some = schemes.iter().any(trained);
         match schemes.first() {
@@ -230,17 +238,26 @@ fn check<L: Learner>(stage: &Stage, model: &Model<L>, teacher: Option<&Model<L>>
                     other.name()
                 ));
             }
+            _ if (planned.iter())
+                .all(|tensor| !trained(&tensor.plan.scheme) || done.contains(&*tensor.name)) =>
+            {
+                return wrong(format!("quantize: an earlier stage did {part}"));
+            }
             _ => {}
         }
     }
-    if let Some(Noise { groups, .. }) = &stage.noise
-        && model
-            .weights
-            .to_quantize(groups.as_deref())
-            .next()
-            .is_none()
-    {
-        return wrong("noise: the plan quantizes none of the tensors in its groups".into());
+    done.extend(model.weights.to_quantize(Some(&stage.quantize)));
+    if let Some(Noise { groups, .. }) = &stage.noise {
+        let mut reached = model.weights.to_quantize(groups.as_deref()).peekable();
+        if reached.peek().is_none() {
+            return wrong("noise: the plan quantizes none of the tensors in its groups".into());
+        }
+        if reached.all(|name| done.contains(name)) {
+            return wrong(
+                "noise: everything in its groups is quantized by then, and noise is for what is not"
+                    .into(),
+            );
+        }
     }
     if let (Some(distill), Some(teacher)) = (&stage.distill, teacher) {
         let [own, taught] = [model, teacher].map(|model| model.learner.layers() + 1);

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use super::learner::{Learner, Outputs};
 use super::mix;
-use super::noise::Noise;
+use super::noise::{Look, Noise};
 use super::optimizer::{AdamW, Rates};
 use super::pass::{Disturbance, Pass};
 use super::recipe::{Distill, Recipe, Stage};
@@ -77,6 +77,11 @@ impl<L: Learner> Model<L> {
             let batch = self.batch(&batched)?;
             let outputs = tch::no_grad(|| self.learner.forward(&pass, &batch, false))?;
             let values = super::weights::to_vec(&outputs.answers);
+            if !values.iter().all(|value| value.is_finite()) {
+                let message =
+                    "the model's answers are not finite; most likely a learning rate is too high";
+                return Err(Error::new(ErrorKind::Input, message));
+            }
             let of_each = values.chunks_exact(values.len() / numbers.len());
             for (number, values) in numbers.into_iter().zip(of_each) {
                 answers[number] = values.to_vec();
@@ -183,7 +188,7 @@ impl Clock {
 }
 
 /// What noise knows of the weights.
-pub(super) type Seen = HashMap<String, Option<Tensor>>;
+pub(super) type Seen = HashMap<String, Look>;
 
 /// What a step says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -222,9 +227,13 @@ impl<L: Learner> Steps<'_, L> {
         // makes the same ones.
         tch::manual_seed((mix(&seeds) >> 1) as i64);
         let mut rng = Rng::new(mix(&[seeds[0], seeds[1], seeds[2], 1]));
-        let skipped = (0..model.learner.layers())
+        // Layers that share weights are kept or skipped together.
+        let chunk = self.recipe.share.max(1);
+        let drawn: Vec<bool> = (0..model.learner.layers().div_ceil(chunk))
             .map(|_| rng.uniform_f64() < self.stage.layer_drop)
             .collect();
+        let skipped = (0..model.learner.layers()).map(|layer| drawn[layer / chunk]);
+        let skipped = skipped.collect();
         let noise = self.stage.noise.as_ref().map(|noise| Disturbance {
             noise,
             rate: noise.rate.at(clock.step as f64 / clock.steps as f64),
@@ -373,9 +382,9 @@ fn look<L>(
         let Some(tensor) = model.weights.plain(name) else {
             continue;
         };
-        let block = model.weights.plan(name).block;
+        let plan = model.weights.plan(name);
         let seen_now = noise
-            .look(&tensor.detach(), block, seed)
+            .look(&tensor.detach(), plan, seed)
             .map_err(|e| e.in_tensor(name))?;
         seen.insert(name.to_owned(), seen_now);
     }

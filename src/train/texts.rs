@@ -25,10 +25,13 @@ use crate::data::Example;
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{Config, Task};
 use crate::quant::rng::Rng;
-use crate::text::Truncation;
+use crate::text::{Tokenizer, Truncation};
 
 /// The deviation of new weights, as in BERT.
 const NEW: f32 = 0.02;
+
+/// Texts on which the tokenizers of model and teacher are compared.
+const COMPARED: usize = 64;
 
 /// An encoder.
 pub(super) struct Texts {
@@ -211,6 +214,28 @@ impl<'a> Run<'a, Texts> {
             return Err(Error::new(ErrorKind::Config, message));
         }
         let tokenizer = model.base.tokenizer()?;
+        let pair = recipe.data.text_b.as_ref().map(|_| "");
+        // So that no line of the data is blamed.
+        tokenizer
+            .encode("", pair, limit, Truncation::Truncate)
+            .map_err(|e| {
+                Error::new(
+                    ErrorKind::Config,
+                    format!("data.max-tokens: {}", e.message()),
+                )
+            })?;
+        if let (Some(teacher), Some(directory)) = (&teacher, &recipe.teacher) {
+            let alike = alike(
+                &tokenizer,
+                &teacher.base.tokenizer()?,
+                &division.train,
+                limit,
+            );
+            if !alike {
+                let message = "the teacher's tokenizer gives other ids than the model's";
+                return Err(Error::new(ErrorKind::Checkpoint, message).in_file(directory));
+            }
+        }
         let mut texts = |examples: &[Example], what: &str| {
             let (texts, cut) = tokenize(examples, &tokenizer, model.base.labels(), limit)?;
             if cut > 0 {
@@ -248,6 +273,23 @@ impl<'a> Run<'a, Texts> {
     }
 }
 
+/// Whether two tokenizers do the same with some texts.
+fn alike(a: &Tokenizer, b: &Tokenizer, examples: &[Example], limit: usize) -> bool {
+    for example in examples.iter().take(COMPARED) {
+        let [a, b] = [a, b].map(|tokenizer| {
+            let pair = example.text_b.as_deref();
+            tokenizer.encode(&example.text, pair, limit, Truncation::Truncate)
+        });
+        // What is wrong with a text is said with its line, later.
+        if let (Ok(a), Ok(b)) = (a, b)
+            && a.ids != b.ids
+        {
+            return false;
+        }
+    }
+    true
+}
+
 fn fits(recipe: &Recipe, teacher: &Model<Texts>, model: &Model<Texts>) -> Result<()> {
     let wrong = |message: &str| Err(Error::new(ErrorKind::Checkpoint, message));
     if let Task::Embedding { .. } = model.base.config().task {
@@ -265,6 +307,17 @@ fn fits(recipe: &Recipe, teacher: &Model<Texts>, model: &Model<Texts>) -> Result
     }
     if teacher.base.config().vocab_size != model.base.config().vocab_size {
         return wrong("the teacher has another vocabulary than the model");
+    }
+    let limit = model.learner.limit;
+    let [own, taught] = [model, teacher].map(|model| model.base.config());
+    if taught.max_tokens < limit {
+        return wrong(&format!(
+            "the teacher takes {} tokens, and texts may have {limit}: set data.max-tokens",
+            taught.max_tokens
+        ));
+    }
+    if recipe.data.text_b.is_some() && own.type_vocab != taught.type_vocab {
+        return wrong("the teacher has another number of token types than the model");
     }
     let hidden = (recipe.stages.iter())
         .any(|stage| (stage.distill.as_ref()).is_some_and(|distill| distill.hidden > 0.0));

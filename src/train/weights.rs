@@ -69,7 +69,7 @@ impl Plain {
         }
     }
 
-    fn rows(&self, ids: Option<&Tensor>) -> Tensor {
+    pub(super) fn rows(&self, ids: Option<&Tensor>) -> Tensor {
         let select = |of: &Tensor| match ids {
             Some(ids) => of.index_select(0, ids),
             None => of.shallow_clone(),
@@ -261,8 +261,9 @@ impl Weights {
             coded = coded.relative();
         }
         if let (true, Weight::Plain(plain)) = (reassigned, &self.tensors[name]) {
-            let values = plain.rows(None).detach().copy();
-            coded.latent = Some(values.set_requires_grad(true));
+            let values = to_vec(&plain.rows(None));
+            let size = [coded.rows, coded.columns];
+            coded.latent = Some(Plain::new(&values, &size, self.relative, self.device));
         }
         self.tensors.insert(name.to_owned(), Weight::Coded(coded));
     }
@@ -292,7 +293,7 @@ impl Weights {
                 } else if coded.latent.is_none() {
                     let values = to_vec(&coded.rows(None, false)?);
                     let size = [coded.rows, coded.columns];
-                    coded.latent = Some(leaf(&values, &size, self.device));
+                    coded.latent = Some(Plain::new(&values, &size, self.relative, self.device));
                 }
             }
         }
@@ -352,8 +353,11 @@ impl Weights {
                     if let Some(unit) = &coded.unit {
                         add(format!("{name}:unit"), unit, Role::Vector);
                     }
-                    if let Some(latent) = &coded.latent {
-                        add(format!("{name}:latent"), latent, Role::Matrix);
+                    if let Some(Plain { tensor, unit }) = &coded.latent {
+                        add(format!("{name}:latent"), tensor, Role::Matrix);
+                        if let Some(unit) = unit {
+                            add(format!("{name}:latent:unit"), unit, Role::Vector);
+                        }
                     }
                 }
             }

@@ -30,6 +30,21 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         ),
         ("device = \"cuda:7\"\n", "", TUNE, "sees no such device"),
         ("layers = [5]\n", "", TUNE, "5"),
+        // What only an earlier stage makes impossible is seen before it is trained.
+        (
+            "",
+            &*tiny.plan(),
+            &format!("{quantize}{noise}")
+                .replace("form", "groups = [\"ffn\"], form")
+                .replacen("\"s\"", "\"first\"", 1),
+            "stage \"s\": noise: everything in its groups is quantized by then",
+        ),
+        (
+            "",
+            &*tiny.plan(),
+            &format!("{quantize}{quantize}").replacen("\"s\"", "\"first\"", 1),
+            "stage \"s\": quantize: an earlier stage did ffn",
+        ),
     ] {
         let recipe = tiny.recipe("never", keys, plan, stages);
         let error = start(&recipe, Start::New, None).unwrap_err();
@@ -51,6 +66,12 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
             "max-tokens = 1000\nlabel = \"label\"",
             ErrorKind::Config,
         ),
+        // That is no line's fault.
+        (
+            "label = \"label\"",
+            "max-tokens = 1\nlabel = \"label\"",
+            ErrorKind::Config,
+        ),
     ] {
         assert!(text.contains(from), "{from}");
         fs::write(&recipe, text.replace(from, to)).unwrap();
@@ -58,6 +79,44 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(!tiny.path("never").exists());
     }
+}
+
+/// It would be asked for tokens that it has no positions for, or for tokens that are others to it.
+#[test]
+fn teachers_that_do_not_fit_are_refused() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let teacher = tiny.recipe(
+        "teacher",
+        "",
+        F32,
+        &TUNE.replace("epochs = 4", "epochs = 1"),
+    );
+    start(&teacher, Start::New, None).unwrap();
+    let checkpoint = tiny.path("teacher/checkpoint");
+    let stage = "[[stage]]\nname = \"s\"\nepochs = 1\ndistill = {}\n";
+    let recipe = tiny.recipe("student", "teacher = \"teacher/checkpoint\"\n", F32, stage);
+
+    let vocabulary = fs::read_to_string(checkpoint.join("vocab.txt")).unwrap();
+    let mut words: Vec<&str> = vocabulary.lines().collect();
+    words.swap(5, 6);
+    fs::write(checkpoint.join("vocab.txt"), words.join("\n") + "\n").unwrap();
+    let other = |name: &str| fs::read(checkpoint.join(name)).ok();
+    let json = other("tokenizer.json");
+    if json.is_some() {
+        fs::remove_file(checkpoint.join("tokenizer.json")).unwrap();
+    }
+    let error = start(&recipe, Start::New, None).unwrap_err().to_string();
+    assert!(error.contains("gives other ids"), "{error}");
+    assert!(!tiny.path("student").exists());
+    fs::write(checkpoint.join("vocab.txt"), &vocabulary).unwrap();
+
+    let longer = Tiny::with_positions(64);
+    let text = fs::read_to_string(&recipe).unwrap();
+    let model = format!("model = {:?}", longer.path("model"));
+    fs::write(&recipe, text.replace("model = \"model\"", &model)).unwrap();
+    let error = start(&recipe, Start::New, None).unwrap_err().to_string();
+    assert!(error.contains("set data.max-tokens"), "{error}");
 }
 
 /// A learning rate that destroys the model stops the run, and the last state stays.

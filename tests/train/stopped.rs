@@ -84,6 +84,30 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
     assert!(error.to_string().contains("nothing to resume"), "{error}");
 }
 
+/// A layer that the first step after a stop skips does not change in that step, whether it had gradients
+/// before or not.
+#[test]
+fn skipped_layers_do_not_tell_of_a_stop() {
+    let _alone = alone();
+    let stages = "[[stage]]\nname = \"tune\"\nepochs = 1\nlearning-rate = 2e-3\nlayer-drop = 0.6\n";
+    let keys = "threads = 1\nsave = 1000\n";
+    let [whole, broken] = [Tiny::new(), Tiny::new()];
+    let recipe = |tiny: &Tiny| tiny.recipe("run", keys, &tiny.plan(), stages);
+    finished(start(&recipe(&whole), Start::New, None).unwrap());
+    let recipe = recipe(&broken);
+    for stop_at in 1..12 {
+        let mode = match stop_at {
+            1 => Start::New,
+            _ => Start::Resume,
+        };
+        let outcome = start(&recipe, mode, Some(stop_at)).unwrap();
+        assert!(matches!(outcome, Outcome::Stopped), "{stop_at}");
+    }
+    finished(start(&recipe, Start::Resume, None).unwrap());
+    let read = |tiny: &Tiny| fs::read(tiny.path("run/model.centroid")).unwrap();
+    assert!(read(&whole) == read(&broken));
+}
+
 /// The second state is lost, as after a `kill -9`: its steps are taken again.
 #[test]
 fn a_killed_run_goes_on_from_its_last_state() {

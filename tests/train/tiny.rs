@@ -18,8 +18,13 @@ pub struct Tiny(tempfile::TempDir);
 impl Tiny {
     /// With `model`, a checkpoint of random weights, and `data.tsv`.
     pub fn new() -> Self {
+        Self::with_positions(POSITIONS)
+    }
+
+    /// A model for so many tokens.
+    pub fn with_positions(positions: usize) -> Self {
         let tiny = Self(tempfile::tempdir().unwrap());
-        checkpoint(&tiny.path("model"));
+        checkpoint(&tiny.path("model"), positions);
         let mut numbers = Numbers(7);
         let mut lines = String::from("text\tlabel\n");
         for _ in 0..600 {
@@ -58,13 +63,13 @@ impl Tiny {
     }
 }
 
-fn checkpoint(directory: &Path) {
+fn checkpoint(directory: &Path, positions: usize) {
     fs::create_dir(directory).unwrap();
     fs::write(directory.join("vocab.txt"), WORDS.join("\n") + "\n").unwrap();
     let config = format!(
         "{{\"model_type\": \"bert\", \"architectures\": [\"BertModel\"], \"vocab_size\": {}, \
          \"hidden_size\": {HIDDEN}, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, \
-         \"intermediate_size\": {FFN}, \"max_position_embeddings\": {POSITIONS}, \"type_vocab_size\": 2, \
+         \"intermediate_size\": {FFN}, \"max_position_embeddings\": {positions}, \"type_vocab_size\": 2, \
          \"hidden_act\": \"gelu\", \"layer_norm_eps\": 1e-12, \"pad_token_id\": 0}}",
         WORDS.len()
     );
@@ -76,7 +81,7 @@ fn checkpoint(directory: &Path) {
         ),
         (
             "embeddings.position_embeddings.weight".into(),
-            vec![POSITIONS, HIDDEN],
+            vec![positions, HIDDEN],
         ),
         (
             "embeddings.token_type_embeddings.weight".into(),

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use super::*;
 
 fn division(train: &str, change: impl FnOnce(&mut Data)) -> Result<Division> {
@@ -56,7 +58,7 @@ fn parts_do_not_overlap_and_repetitions_go() {
     assert_eq!(all.len(), 100);
     assert_eq!(division.labels, ["a", "b"]);
     assert!(
-        division.notes[0].contains("2 texts were there before"),
+        division.notes[0].contains("2 texts were there before (1 of them with another label) and"),
         "{:?}",
         division.notes
     );

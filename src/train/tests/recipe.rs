@@ -77,7 +77,32 @@ fn mistakes_are_named() {
             "[plan]\nscheme = \"int5\"\n[data]",
             "plan: scheme \"int5\" is unknown",
         ),
-        ("[data]", "[plan.groups.ffn]\nblok = 3\n[data]", "plan: "),
+        (
+            "[data]",
+            "[plan.groups.ffn]\nblok = 3\n[data]",
+            "plan: unknown field `blok`; the nearest known one is `block`",
+        ),
+        (
+            "[data]",
+            "[data]\ntest = { fold = 0, off = 5 }",
+            "unknown field `off`; the nearest known one is `of`",
+        ),
+        (
+            "[data]",
+            "[data]\ntest = { fold = 0, of = 5, sed = 3 }",
+            "unknown field `sed`",
+        ),
+        ("[data]", "[data]\ntest = true", "a share, a file or { fold"),
+        (
+            "epochs = 1",
+            "epochs = 1\nweigh-inputs = true",
+            "weigh-inputs is for codes",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\nreassign = 5",
+            "reassign is for codes",
+        ),
         (
             "epochs = 1",
             "epochs = 1\nquantize = [\"fnn\"]",
