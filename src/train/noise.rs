@@ -203,20 +203,24 @@ impl Noise {
             };
             let on_grid =
                 |grid: &Tensor, bits| rounded(w, &of_rows(grid), ends(plan, bits, self.range));
-            let (quantized, each) = match (self.form, &seen.of_all) {
-                (Form::Mean, Some(mean)) => (repeated(mean, w), plan.block),
+            let each = match self.form {
+                Form::Int8 | Form::Int4 => 1,
+                _ => plan.block,
+            };
+            let drawn = (rate < 1.0).then(|| drawn(w, each, rate));
+            let quantized = match (self.form, &seen.of_all) {
+                (Form::Mean, Some(mean)) => repeated(mean, w),
                 (Form::Exact, Some(centroids)) => {
                     let factors = seen.factors.as_ref().map(of_rows);
-                    (nearest(w, plan, centroids, factors.as_ref())?, plan.block)
+                    nearest(w, plan, (centroids, factors.as_ref()), drawn.as_ref())?
                 }
-                (Form::Int8, Some(grid)) => (on_grid(grid, Bits::Eight), 1),
-                (Form::Int4, Some(grid)) => (on_grid(grid, Bits::Four), 1),
-                _ => (w.zeros_like(), plan.block),
+                (Form::Int8, Some(grid)) => on_grid(grid, Bits::Eight),
+                (Form::Int4, Some(grid)) => on_grid(grid, Bits::Four),
+                _ => w.zeros_like(),
             };
-            let value = if rate < 1.0 {
-                w.where_self(&clean(w, each, rate), &quantized)
-            } else {
-                quantized
+            let value = match drawn {
+                Some(drawn) => quantized.where_self(&of_values(&drawn, w, each), w),
+                None => quantized,
             };
             Ok(match self.rescale {
                 true => value / (1.0 - rate),
@@ -252,16 +256,21 @@ fn blocks(w: &Tensor, block: usize) -> Tensor {
         .view([rows, each, block])
 }
 
-/// Where nothing was drawn: `[rows, cols]`, one draw for each `block` columns.
-fn clean(w: &Tensor, block: usize, rate: f64) -> Tensor {
+/// Which blocks of `block` columns are drawn: `[rows, blocks of a row]`.
+fn drawn(w: &Tensor, block: usize, rate: f64) -> Tensor {
     let (rows, columns) = size(w);
-    let block = block as i64;
-    let each = (columns + block - 1) / block;
-    let clean = Tensor::rand([rows, each], (Kind::Float, w.device())).ge(rate);
+    let shape = [rows, (columns as usize).div_ceil(block) as i64];
+    Tensor::rand(shape, (Kind::Float, w.device())).lt(rate)
+}
+
+/// The same for each of the values of a matrix like `w`.
+fn of_values(drawn: &Tensor, w: &Tensor, block: usize) -> Tensor {
+    let (rows, columns) = size(w);
     if block == 1 {
-        return clean;
+        return drawn.shallow_clone();
     }
-    let all = clean.unsqueeze(2).expand([rows, each, block], false);
+    let (block, each) = (block as i64, drawn.size()[1]);
+    let all = drawn.unsqueeze(2).expand([rows, each, block], false);
     all.reshape([rows, each * block]).narrow(1, 0, columns)
 }
 
@@ -297,41 +306,71 @@ fn codebook(w: &Tensor, plan: &GroupPlan, iterations: usize, seed: u64) -> Resul
     })
 }
 
-/// For each block of some rows its nearest centroid, times the row's factor.
+/// For each block of some rows its nearest centroid, times the row's factor; all but blocks that are `drawn`
+/// (`[rows, blocks of a row]`) stay as they are.
 fn nearest(
     w: &Tensor,
     plan: &GroupPlan,
-    centroids: &Tensor,
-    factors: Option<&Tensor>,
+    look: (&Tensor, Option<&Tensor>),
+    drawn: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (rows, columns) = size(w);
-    let (block, codebooks) = (plan.block, plan.codebooks);
-    let factors = factors.map(super::weights::to_vec);
-    let centroids = super::weights::to_vec(centroids);
-    let per_row = (columns as usize).div_ceil(block);
-    let codes = pq::nearer_codes(
-        (rows as usize, columns as usize),
-        (block, codebooks),
-        super::weights::to_vec(w),
-        factors.as_deref(),
-        &centroids,
-        // No code is kept because it was there.
-        (&vec![0; rows as usize * per_row], f32::INFINITY),
-    )?;
-    let (of_book, k) = (per_row / codebooks, centroids.len() / block / codebooks);
-    let mut decoded = vec![0f32; (rows * columns) as usize];
-    let by_rows = decoded.chunks_exact_mut(columns as usize);
-    for (row, (values, codes)) in by_rows.zip(codes.chunks_exact(per_row)).enumerate() {
-        let factor = factors.as_ref().map_or(1.0, |factors| factors[row]);
-        for (at, (values, &code)) in values.chunks_mut(block).zip(codes).enumerate() {
-            let centroid = &centroids[(at / of_book * k + usize::from(code)) * block..];
-            for (value, centroid) in values.iter_mut().zip(centroid) {
-                *value = factor * centroid;
+    let (block, columns) = (plan.block, columns as usize);
+    let per_row = columns.div_ceil(block);
+    let centroids = super::weights::to_vec(look.0);
+    let factors = look.1.map(super::weights::to_vec);
+    let factor = |row: usize| factors.as_ref().map_or(1.0, |factors| factors[row]);
+    let drawn = drawn.map(|drawn| super::weights::to_vec(&drawn.to_kind(Kind::Float)));
+    let mut values = super::weights::to_vec(w);
+    let of_book = centroids.len() / plan.codebooks;
+    for (book, centroids) in centroids.chunks_exact(of_book).enumerate() {
+        let blocks = per_row / plan.codebooks;
+        let places = (0..rows as usize)
+            .flat_map(|row| (book * blocks..(book + 1) * blocks).map(move |at| (row, at)))
+            .filter(|(row, at)| {
+                drawn
+                    .as_ref()
+                    .is_none_or(|drawn| drawn[row * per_row + at] != 0.0)
+            });
+        // The last block of a row may be shorter.
+        let (whole, cut): (Vec<_>, Vec<_>) =
+            places.partition(|(_, at)| (at + 1) * block <= columns);
+        for places in [whole, cut] {
+            let Some(&(_, first)) = places.first() else {
+                continue;
+            };
+            let len = block.min(columns - first * block);
+            let range = |(row, at): (usize, usize)| {
+                let start = row * columns + at * block;
+                start..start + len
+            };
+            let mut present = Vec::with_capacity(places.len() * len);
+            for &place in &places {
+                let factor = factor(place.0);
+                let divisor = if factor == 0.0 { 1.0 } else { factor };
+                present.extend(values[range(place)].iter().map(|value| value / divisor));
+            }
+            let codes = pq::nearer_codes(
+                (places.len(), len),
+                (block, 1),
+                present,
+                None,
+                centroids,
+                // No code is kept because it was there.
+                (&vec![0; places.len()], f32::INFINITY),
+            )?;
+            for (place, code) in places.into_iter().zip(codes) {
+                let centroid = &centroids[usize::from(code) * block..][..len];
+                let factor = factor(place.0);
+                let values = values[range(place)].iter_mut();
+                values
+                    .zip(centroid)
+                    .for_each(|(value, c)| *value = factor * c);
             }
         }
     }
-    Ok(Tensor::from_slice(&decoded)
-        .view([rows, columns])
+    Ok(Tensor::from_slice(&values)
+        .view([rows, columns as i64])
         .to_device(w.device()))
 }
 
