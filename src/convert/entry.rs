@@ -66,6 +66,11 @@ impl DType {
         }
     }
 
+    /// Whether weights may be of it.
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
+    }
+
     fn name(self) -> String {
         match self {
             Self::Other(other) => other.to_string(),

@@ -91,7 +91,7 @@ pub(super) fn global(module: &str, name: &str) -> Result<Global> {
 }
 
 /// A text of the file, short enough for a message.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(80).collect();
     if short.len() < text.len() {
         short + "..."

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod weights;
+
 /// A pickle, instruction by instruction.
 #[derive(Clone, Default)]
 struct Program(Vec<u8>);

@@ -98,6 +98,11 @@ impl<'a> Tensor<'a> {
         })
     }
 
+    /// Counts and generators' states are tensors, too, but weights are neither scalars nor integers.
+    pub(super) fn may_be_weight(&self) -> bool {
+        self.storage.dtype.is_float() && !self.shape.is_empty()
+    }
+
     /// The tensor in its storage's bytes.
     pub(super) fn place(&self, name: &str, storage: &Bytes) -> Result<Found> {
         let size = self.storage.dtype.bytes();
