@@ -1,4 +1,4 @@
-//! Files of `torch.save` in every layout, against what torch says they hold.
+//! Files of `torch.save` in every layout, against what torch says they hold, and what training leaves in names.
 
 use std::fs;
 use std::path::PathBuf;
@@ -144,4 +144,63 @@ fn a_pickled_directory_converts_like_one_in_safetensors() {
         assert_eq!(error.kind(), ErrorKind::Checkpoint);
         assert!(error.to_string().contains("pytorch_model-00001"), "{error}");
     }
+}
+
+/// Files in safetensors with these tensors, each of a value; several are behind an index.
+fn wrapped(files: &[&[(&str, Dtype, &[usize])]]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let mut map = serde_json::Map::new();
+    for (number, tensors) in files.iter().enumerate() {
+        let file = match files.len() {
+            1 => "model.safetensors".to_owned(),
+            _ => format!("model-{number}.safetensors"),
+        };
+        let views = tensors.iter().map(|&(name, dtype, shape)| {
+            let bytes: &[u8] = match dtype {
+                Dtype::I64 => &[5, 0, 0, 0, 0, 0, 0, 0],
+                _ => &[0; 4],
+            };
+            let view = safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes);
+            (name, view.unwrap())
+        });
+        map.extend((tensors.iter()).map(|(name, ..)| ((*name).to_owned(), file.clone().into())));
+        let bytes = safetensors::serialize(views, None).unwrap();
+        fs::write(directory.path().join(file), bytes).unwrap();
+    }
+    if files.len() > 1 {
+        let index = serde_json::json!({ "weight_map": map });
+        let path = directory.path().join("model.safetensors.index.json");
+        fs::write(path, index.to_string()).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn what_wrappers_put_before_every_name_is_left_out() {
+    let names = |files: &[&[(&str, Dtype, &[usize])]]| -> Vec<String> {
+        let checkpoint = Checkpoint::open(wrapped(files).path()).unwrap();
+        checkpoint.names().map(str::to_owned).collect()
+    };
+    let one = |name| (name, Dtype::F32, &[1][..]);
+    let count = |name| (name, Dtype::I64, &[][..]);
+    assert_eq!(names(&[&[one("module.a"), one("module.b")]]), ["a", "b"]);
+    let averaged = [count("n_averaged"), one("module.module.a")];
+    assert_eq!(names(&[&averaged]), ["a"]);
+    let compiled = [
+        count("_orig_mod.n_averaged"),
+        one("_orig_mod.module.model.a.b"),
+        count("_orig_mod.module.model.c"),
+    ];
+    assert_eq!(names(&[&compiled]), ["a.b", "c"]);
+    // Others' names stay, though some of them begin so.
+    let mixed = [one("model.a"), one("head.b")];
+    assert_eq!(names(&[&mixed]), ["head.b", "model.a"]);
+    assert_eq!(names(&[&[mixed[0]], &[mixed[1]]]), ["head.b", "model.a"]);
+    let shards: [&[_]; 2] = [&[one("model.a")], &[one("model.b")]];
+    assert_eq!(names(&shards), ["a", "b"]);
+    // Errors tell what the file says.
+    let directory = wrapped(&[&[one("model.a"), count("model.c")]]);
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    let error = checkpoint.values("c").unwrap_err();
+    assert_eq!(error.tensor(), Some("model.c"));
 }

@@ -1,6 +1,8 @@
 //! Weights of a trained model: in safetensors or as `torch.save` wrote them, in one file or several behind
 //! an index.
 
+mod prefix;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -40,8 +42,6 @@ const INDEX_ENDING: &str = ".index.json";
 const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 /// The index of the largest sharded models has some 100 kB.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
-/// What wrappers of training put before each name.
-const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 
 impl Checkpoint {
     /// Opens a file, or what a directory holds: `model.safetensors`, the files of
@@ -50,11 +50,13 @@ impl Checkpoint {
     /// In a file of `torch.save` the weights may stand under a name, as `state_dict` or `model`; averaged ones
     /// (EMA) are preferred. Nothing that such a file names is run: names that are not known are errors.
     ///
+    /// What wrappers of training put before every name (`module.`, `_orig_mod.`, `model.` and `net.`, also one
+    /// behind another) is left out of the names, and the count that `AveragedModel` keeps is no tensor here.
+    ///
     /// # Errors
     /// If there is no such file or it is malformed; the error names the file and, as far as
     /// there are any, the offset and the tensor.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
         let mut checkpoint = Self {
             files: Vec::new(),
             tensors: BTreeMap::new(),
@@ -62,20 +64,23 @@ impl Checkpoint {
             notes: Vec::new(),
             arguments: BTreeMap::new(),
         };
+        checkpoint.add(path.as_ref())?;
+        checkpoint.unwrap_names();
+        Ok(checkpoint)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
         if !path.is_dir() {
-            checkpoint.open_single(path)?;
-            return Ok(checkpoint);
+            return self.open_single(path);
         }
         for name in FILES {
             let single = path.join(name);
             if single.exists() {
-                checkpoint.open_single(&single)?;
-                return Ok(checkpoint);
+                return self.open_single(&single);
             }
             let index = path.join(format!("{name}{INDEX_ENDING}"));
             if index.exists() {
-                checkpoint.open_shards(path, &index)?;
-                return Ok(checkpoint);
+                return self.open_shards(path, &index);
             }
         }
         Err(Error::new(
@@ -162,14 +167,6 @@ impl Checkpoint {
             }
         }
         self.arguments.extend(contents.arguments);
-        let mut tensors = contents.tensors;
-        for prefix in PREFIXES {
-            if tensors.iter().all(|tensor| tensor.name.starts_with(prefix)) {
-                for tensor in &mut tensors {
-                    tensor.name.drain(..prefix.len());
-                }
-            }
-        }
         let entry = |tensor: pickle::Found| {
             let entry = Entry {
                 file,
@@ -181,7 +178,17 @@ impl Checkpoint {
             };
             (tensor.name, entry)
         };
-        Ok(tensors.into_iter().map(entry).collect())
+        Ok(contents.tensors.into_iter().map(entry).collect())
+    }
+
+    /// Gives tensors the names that they have in the model itself. All files count: one shard may hold nothing
+    /// but what stands under `model.` in the model.
+    fn unwrap_names(&mut self) {
+        (self.tensors).retain(|name, entry| !prefix::is_count(name, &entry.shape));
+        let len = prefix::common(self.tensors.keys().map(String::as_str));
+        if len > 0 {
+            self.rename(|name| name.get(len..).map(str::to_owned));
+        }
     }
 
     /// The tensors' names, in order.
