@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
+use super::values::Budget;
 use super::{Contents, contents, fail, machine};
 use crate::artifact::Bytes;
 use crate::error::Result;
@@ -30,7 +31,8 @@ pub(super) fn read(file: &Bytes) -> Result<Contents> {
         return Err(fail("its byte order is not \"little\""));
     }
     let bytes = file.get(..pickle.end).unwrap_or_default();
-    let done = machine::run(bytes, pickle.start)?;
+    let budget = Budget::new();
+    let done = machine::run(bytes, pickle.start, &budget)?;
     contents(&done.values, done.root, |key| {
         let range = entries.get(&format!("{folder}/data/{key}"));
         let storage = range.and_then(|range| file.slice(range.clone()));

@@ -1,8 +1,8 @@
 //! The names that a pickle may use, and what calling them gives.
 
 use super::super::entry::DType;
-use super::fail;
 use super::values::{Object, Storage, Tensor, Value, Values};
+use super::{MAX_NAME, fail};
 use crate::error::Result;
 
 /// A name of the list.
@@ -110,11 +110,7 @@ impl Global {
         let object = match self.role {
             Role::Dict => match *args {
                 [] => Object::Dict(Vec::new()),
-                [pairs] => {
-                    let entries = entries(values, pairs)?;
-                    values.charge(entries.len())?;
-                    Object::Dict(entries)
-                }
+                [pairs] => Object::Dict(entries(values, pairs)?),
                 _ => return wrong("several arguments"),
             },
             Role::Tensor => {
@@ -126,7 +122,7 @@ impl Global {
                 };
                 let offset = number(values, offset, "offset")?;
                 let (size, strides) = (numbers(values, size)?, numbers(values, strides)?);
-                Object::Tensor(Tensor::new(storage, offset, size, strides)?)
+                Object::Tensor(Box::new(Tensor::new(storage, offset, size, strides)?))
             }
             Role::Parameter => {
                 let first = args.first().copied().unwrap_or(Value::None);
@@ -149,11 +145,13 @@ impl Global {
 /// A dictionary's entries, from pairs.
 fn entries<'a>(values: &Values<'a>, pairs: Value<'a>) -> Result<Vec<(Value<'a>, Value<'a>)>> {
     if let Some(entries) = values.dict(pairs) {
+        values.budget.charge(entries.len())?;
         return Ok(entries.to_vec());
     }
     let pairs = values
         .sequence(pairs)
         .ok_or_else(|| fail(format!("a dictionary of {}", values.kind(pairs))))?;
+    values.budget.charge(pairs.len())?;
     (pairs.iter())
         .map(|&pair| match values.sequence(pair) {
             Some(&[key, value]) => Ok((key, value)),
@@ -175,9 +173,11 @@ fn numbers(values: &Values<'_>, value: Value<'_>) -> Result<Vec<usize>> {
     /// More than any weight has.
     const MAX_RANK: usize = 16;
     match values.sequence(value) {
-        Some(items) if items.len() <= MAX_RANK => (items.iter())
-            .map(|&item| number(values, item, "size or stride"))
-            .collect(),
+        Some(items) if items.len() <= MAX_RANK => {
+            values.budget.charge(items.len())?;
+            let number = |&item| number(values, item, "size or stride");
+            items.iter().map(number).collect()
+        }
         Some(items) => Err(fail(format!("a tensor of {} dimensions", items.len()))),
         None => Err(fail(format!(
             "a tensor whose size or strides are {}",
@@ -208,6 +208,9 @@ pub(super) fn storage<'a>(values: &Values<'a>, id: Value<'a>) -> Result<Storage<
     let Value::Text(key) = key else {
         return wrong(&format!("{} for a storage's key", values.kind(key)));
     };
+    if key.len() > MAX_NAME {
+        return wrong(&format!("a storage's key of {} bytes", key.len()));
+    }
     if !matches!(view, Value::None) {
         return wrong("a view of another storage, which is not supported");
     }

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::values::{Object, Value};
+use super::calls::shown;
+use super::values::{Budget, Object, Value};
 use super::{Contents, contents, fail, machine};
 use crate::artifact::Bytes;
 use crate::error::Result;
@@ -15,14 +16,16 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 const PROTOCOL: i64 = 1001;
 
 pub(super) fn read(file: &Bytes) -> Result<Contents> {
-    let magic = machine::run(file, 0)?;
+    let budget = Budget::new();
+    let run = |start| machine::run(file, start, &budget);
+    let magic = run(0)?;
     if !matches!(magic.root, Value::Bytes(found) if found == MAGIC) {
         return Err(fail(format!(
             "a pickle, but not one of torch.save: it begins with {}",
             magic.values.kind(magic.root)
         )));
     }
-    let protocol = machine::run(file, magic.end)?;
+    let protocol = run(magic.end)?;
     match protocol.root {
         Value::Int(PROTOCOL) => {}
         Value::Int(other) => {
@@ -35,13 +38,13 @@ pub(super) fn read(file: &Bytes) -> Result<Contents> {
             return Err(fail(format!("{kind} where torch.save's protocol is")));
         }
     }
-    let system = machine::run(file, protocol.end)?;
+    let system = run(protocol.end)?;
     let little = system.values.entry(system.root, "little_endian");
     if !matches!(little, Some(Value::Bool(true))) {
         return Err(fail("it was not written on a little-endian machine"));
     }
-    let object = machine::run(file, system.end)?;
-    let keys = machine::run(file, object.end)?;
+    let object = run(system.end)?;
+    let keys = run(object.end)?;
 
     // How many elements of which size there are for a key, tensors say.
     let declared: HashMap<&str, (usize, usize)> = (object.values.objects())
@@ -59,7 +62,7 @@ pub(super) fn read(file: &Bytes) -> Result<Contents> {
             return Err(fail("a storage's key is not a text"));
         };
         let (len, size) = *(declared.get(key))
-            .ok_or_else(|| fail(format!("storage {key} belongs to no tensor")))?;
+            .ok_or_else(|| fail(format!("storage {} belongs to no tensor", shown(key))))?;
         let missing = || fail(format!("storage {key} ends behind the file's end")).at(at as u64);
         let start = at.checked_add(8).ok_or_else(missing)?;
         let count = file.get(at..start).and_then(|bytes| bytes.first_chunk());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::calls::{self, Global};
 use super::fail;
-use super::values::{Object, Value, Values};
+use super::values::{Budget, Object, Value, Values};
 use crate::error::Result;
 
 /// A pickle that has run to its end.
@@ -15,18 +15,18 @@ pub(super) struct Done<'a> {
     pub(super) end: usize,
 }
 
-/// Runs the pickle that begins at byte `start`.
+/// Runs the pickle that begins at byte `start`, as far as the budget lasts.
 ///
 /// # Errors
 /// With the offset of the instruction at fault.
-pub(super) fn run(bytes: &[u8], start: usize) -> Result<Done<'_>> {
+pub(super) fn run<'a>(bytes: &'a [u8], start: usize, budget: &'a Budget) -> Result<Done<'a>> {
     let mut machine = Machine {
         bytes,
         at: start,
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
-        values: Values::new(),
+        values: Values::new(budget),
     };
     loop {
         let at = machine.at;
@@ -54,7 +54,7 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     /// One instruction; the value, at the last.
     fn step(&mut self) -> Result<Option<Value<'a>>> {
-        self.values.charge(1)?;
+        self.values.budget.charge(1)?;
         let code = self.take(1)?[0];
         let value = match code {
             b'.' => return self.pop().map(Some),
@@ -326,8 +326,9 @@ impl<'a> Machine<'a> {
         let top = self.top()?;
         match self.values.object(top) {
             Some(Object::Dict(dict)) if dict.is_empty() => {
-                let attributes = self.values.dict(state).unwrap_or_default().to_vec();
-                self.values.charge(attributes.len())?;
+                let attributes = self.values.dict(state).unwrap_or_default();
+                self.values.budget.charge(attributes.len())?;
+                let attributes = attributes.to_vec();
                 if let Some(Object::Dict(dict)) = self.values.object_mut(top) {
                     *dict = attributes;
                 }

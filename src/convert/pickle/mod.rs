@@ -7,9 +7,10 @@
 //! are in the mapped file.
 //!
 //! What a hostile file can make this do is bounded: lengths are checked against the bytes that
-//! are left, one instruction makes at most one value, there are at most [`MAX_STEPS`] of them
-//! (copies counted), values stand in a list and not inside one another, so nothing recurses, and a
-//! tensor has no more elements than its storage.
+//! are left, one instruction makes at most one value, there are at most [`MAX_STEPS`] of them in all
+//! pickles of the file (copies counted), values stand in a list and not inside one another, so nothing
+//! recurses, texts stay in the file but for names of at most [`MAX_NAME`] bytes, each copied once, and a tensor
+//! has no more elements than its storage.
 
 mod archive;
 mod calls;
@@ -21,13 +22,19 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use self::values::{Value, Values};
 use super::entry::DType;
 use crate::artifact::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Instructions of one pickle. A tensor takes some 50 of them.
+/// Instructions of a file's pickles. A tensor takes some 50 of them.
 const MAX_STEPS: usize = 2 << 20;
+/// Bytes of a tensor's or storage's name.
+const MAX_NAME: usize = 4096;
+/// What a tensor of the weights costs in instructions, its sizes and strides apart.
+const TENSOR_STEPS: usize = 8;
 
 const ZIP: &[u8] = b"PK\x03\x04";
 
@@ -48,7 +55,7 @@ pub(super) struct Contents {
     /// Where in the file's object the tensors were, as `model.state_dict`; empty for the root.
     pub(super) path: String,
     /// The arguments of the training program, where the file has them: numbers, texts and truths.
-    pub(super) arguments: Vec<(String, String)>,
+    pub(super) arguments: BTreeMap<String, String>,
 }
 
 /// Whether this may be a file of `torch.save`, and not one in safetensors: that has a header's length of eight
@@ -91,6 +98,9 @@ fn contents(
     let (tensors, path) = weights::find(values, root)?;
     let tensors = (tensors.into_iter())
         .map(|(name, tensor)| {
+            values
+                .budget
+                .charge(TENSOR_STEPS + 2 * tensor.shape.len())?;
             let found = storage(tensor.storage.key).and_then(|bytes| tensor.place(name, &bytes));
             found.map_err(|e| e.in_tensor(name))
         })
@@ -98,6 +108,6 @@ fn contents(
     Ok(Contents {
         tensors,
         path,
-        arguments: weights::arguments(values, root),
+        arguments: weights::arguments(values, root)?,
     })
 }

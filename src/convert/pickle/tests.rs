@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod bounds;
 mod weights;
 
 /// A pickle, instruction by instruction.

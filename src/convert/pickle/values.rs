@@ -1,5 +1,7 @@
 //! What a pickle makes: numbers, texts, containers, and tensors that point to storages.
 
+use std::cell::Cell;
+
 use super::super::entry::DType;
 use super::calls::Global;
 use super::{Found, MAX_STEPS, fail};
@@ -27,7 +29,8 @@ pub(super) enum Object<'a> {
     List(Vec<Value<'a>>),
     Dict(Vec<(Value<'a>, Value<'a>)>),
     Storage(Storage<'a>),
-    Tensor(Tensor<'a>),
+    /// Apart: it is much larger than what a file may hold millions of.
+    Tensor(Box<Tensor<'a>>),
     /// The result of a call that is known and whose value does not matter.
     Opaque(Global),
 }
@@ -129,30 +132,38 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// All objects of a pickle, and how much more it may make.
+/// How much more the pickles of a file may make, all together.
+pub(super) struct Budget(Cell<usize>);
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self(Cell::new(MAX_STEPS))
+    }
+
+    /// Counts instructions, and what is copied: copies of copies would grow without bound.
+    pub(super) fn charge(&self, count: usize) -> Result<()> {
+        let left = self.0.get().checked_sub(count);
+        let left = left.ok_or_else(|| {
+            fail(format!(
+                "pickles of more than {MAX_STEPS} instructions and copied values"
+            ))
+        })?;
+        self.0.set(left);
+        Ok(())
+    }
+}
+
+/// All objects of a pickle.
 pub(super) struct Values<'a> {
     objects: Vec<Object<'a>>,
-    budget: usize,
+    pub(super) budget: &'a Budget,
 }
 
 impl<'a> Values<'a> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(budget: &'a Budget) -> Self {
         Self {
             objects: Vec::new(),
-            budget: MAX_STEPS,
-        }
-    }
-
-    /// Counts instructions, and values that are copied: copies of copies would grow without bound.
-    pub(super) fn charge(&mut self, count: usize) -> Result<()> {
-        match self.budget.checked_sub(count) {
-            Some(left) => {
-                self.budget = left;
-                Ok(())
-            }
-            None => Err(fail(format!(
-                "a pickle of more than {MAX_STEPS} instructions"
-            ))),
+            budget,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::calls::shown;
-use super::fail;
 use super::values::{Object, Tensor, Value, Values};
+use super::{MAX_NAME, fail};
 use crate::error::Result;
 
 /// Under which names weights stand in a training checkpoint; averaged weights (EMA) come first, as they
@@ -39,12 +39,18 @@ pub(super) fn find<'a>(
     let entries = search
         .look_in(root)
         .ok_or_else(|| nothing_in(values, root))?;
-    let tensors = (entries.iter())
-        .filter_map(|&(key, value)| match (key, values.object(value)) {
-            (Value::Text(name), Some(Object::Tensor(tensor))) => Some((name, tensor)),
-            _ => None,
-        })
-        .collect();
+    let mut tensors = BTreeMap::new();
+    for &(key, value) in entries {
+        let (Value::Text(name), Some(Object::Tensor(tensor))) = (key, values.object(value)) else {
+            continue;
+        };
+        if name.len() > MAX_NAME {
+            let (len, name) = (name.len(), shown(name));
+            let message = format!("a name of {len} bytes; {MAX_NAME} can be read");
+            return Err(fail(message).in_tensor(name));
+        }
+        tensors.insert(name, &**tensor);
+    }
     Ok((tensors, search.path.join(".")))
 }
 
@@ -118,20 +124,36 @@ fn nothing_in(values: &Values<'_>, root: Value<'_>) -> crate::error::Error {
     })
 }
 
-/// What training programs keep beside the weights: fairseq's `args`, or its newer `cfg.model`.
-pub(super) fn arguments(values: &Values<'_>, root: Value<'_>) -> Vec<(String, String)> {
+/// What training programs keep beside the weights: fairseq's `args`, or its newer `cfg.model`. Texts longer than a
+/// name are left out.
+///
+/// # Errors
+/// If there are more than the budget allows: a text may be the value of many names.
+pub(super) fn arguments(values: &Values<'_>, root: Value<'_>) -> Result<BTreeMap<String, String>> {
     let found = (values
         .entry(root, "args")
         .filter(|v| values.dict(*v).is_some()))
     .or_else(|| values.entry(values.entry(root, "cfg")?, "model"));
     let entries = found.and_then(|value| values.dict(value));
-    (entries.into_iter().flatten())
-        .filter_map(|(key, value)| match (key, value) {
-            (Value::Text(key), Value::Text(value)) => Some(((*key).into(), (*value).into())),
-            (Value::Text(key), Value::Int(value)) => Some(((*key).into(), value.to_string())),
-            (Value::Text(key), Value::Bool(value)) => Some(((*key).into(), value.to_string())),
-            (Value::Text(key), Value::Float(value)) => Some(((*key).into(), value.to_string())),
-            _ => None,
-        })
-        .collect()
+    let mut last = BTreeMap::new();
+    for &(key, value) in entries.into_iter().flatten() {
+        if let Value::Text(key) = key
+            && key.len() <= MAX_NAME
+        {
+            last.insert(key, value);
+        }
+    }
+    let mut arguments = BTreeMap::new();
+    for (key, value) in last {
+        let value = match value {
+            Value::Text(value) if value.len() <= MAX_NAME => value.to_owned(),
+            Value::Int(value) => value.to_string(),
+            Value::Bool(value) => value.to_string(),
+            Value::Float(value) => value.to_string(),
+            _ => continue,
+        };
+        values.budget.charge(value.len())?;
+        arguments.insert(key.to_owned(), value);
+    }
+    Ok(arguments)
 }
