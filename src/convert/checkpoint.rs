@@ -175,6 +175,7 @@ impl Checkpoint {
                 shape: tensor.shape,
                 strides: Some(tensor.strides),
                 bytes: tensor.bytes,
+                fault: tensor.fault,
             };
             (tensor.name, entry)
         };
@@ -259,8 +260,13 @@ impl Checkpoint {
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {
-        let entry = self.tensors.get(name);
-        entry.ok_or_else(|| self.fail(name, "missing".into()))
+        match self.tensors.get(name) {
+            Some(Entry {
+                fault: Some(fault), ..
+            }) => Err(self.fail(name, fault.clone())),
+            Some(entry) => Ok(entry),
+            None => Err(self.fail(name, "missing".into())),
+        }
     }
 
     fn fail(&self, name: &str, message: String) -> Error {
@@ -367,6 +373,7 @@ impl Checkpoint {
             shape: shape.to_vec(),
             strides: None,
             bytes: Bytes::copy(&bytes)?,
+            fault: None,
         };
         self.tensors.insert(name.to_owned(), entry);
         Ok(())

@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) strides: Option<Vec<usize>>,
     /// From the first element on.
     pub(super) bytes: Bytes,
+    /// Why its elements cannot be read.
+    pub(super) fault: Option<String>,
 }
 
 /// Types of elements, as far as weights or codes have them.
@@ -177,6 +179,7 @@ pub(super) fn safetensors(file: usize, bytes: &Bytes) -> Result<HashMap<String, 
             shape: info.shape.clone(),
             strides: None,
             bytes: range,
+            fault: None,
         };
         entries.insert(name, entry);
     }

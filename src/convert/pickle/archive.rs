@@ -33,7 +33,7 @@ pub(super) fn read(file: &Bytes) -> Result<Contents> {
     let bytes = file.get(..pickle.end).unwrap_or_default();
     let budget = Budget::new();
     let done = machine::run(bytes, pickle.start, &budget)?;
-    contents(&done.values, done.root, |key| {
+    contents(file, &done.values, done.root, |key| {
         let range = entries.get(&format!("{folder}/data/{key}"));
         let storage = range.and_then(|range| file.slice(range.clone()));
         storage.ok_or_else(|| fail(format!("the archive has no storage {key}")))

@@ -19,8 +19,10 @@ enum Role {
     Dict,
     /// `(storage, offset, size, strides, ...)`.
     Tensor,
-    /// `(tensor, requires_grad, hooks)`.
+    /// `(tensor, requires_grad, hooks)`, and perhaps attributes.
     Parameter,
+    /// `(what makes the tensor, its class, arguments, attributes)`.
+    Typed,
     /// `torch.Size((...))`.
     Size,
     Storage(DType),
@@ -28,16 +30,19 @@ enum Role {
     Opaque,
 }
 
-/// Everything that may be named. Files of training programs hold more than weights; what is harmless and
-/// common there is on the list so that it can be skipped.
+/// What weights are made of.
 const GLOBALS: &[(&str, &str, Role)] = &[
     ("collections", "OrderedDict", Role::Dict),
-    ("collections", "defaultdict", Role::Opaque),
-    ("collections", "Counter", Role::Opaque),
     ("argparse", "Namespace", Role::Dict),
     ("torch._utils", "_rebuild_tensor", Role::Tensor),
     ("torch._utils", "_rebuild_tensor_v2", Role::Tensor),
     ("torch._utils", "_rebuild_parameter", Role::Parameter),
+    (
+        "torch._utils",
+        "_rebuild_parameter_with_state",
+        Role::Parameter,
+    ),
+    ("torch._tensor", "_rebuild_from_type_v2", Role::Typed),
     ("torch", "Size", Role::Size),
     ("torch", "DoubleStorage", Role::Storage(DType::F64)),
     ("torch", "FloatStorage", Role::Storage(DType::F32)),
@@ -49,28 +54,79 @@ const GLOBALS: &[(&str, &str, Role)] = &[
     ("torch", "CharStorage", Role::Storage(DType::I8)),
     ("torch", "ByteStorage", Role::Storage(DType::U8)),
     ("torch", "BoolStorage", Role::Storage(DType::Bool)),
-    ("torch", "device", Role::Opaque),
-    ("torch", "float64", Role::Opaque),
-    ("torch", "float32", Role::Opaque),
-    ("torch", "float16", Role::Opaque),
-    ("torch", "bfloat16", Role::Opaque),
-    ("torch", "int64", Role::Opaque),
-    ("numpy", "dtype", Role::Opaque),
-    ("numpy", "ndarray", Role::Opaque),
-    ("numpy.core.multiarray", "scalar", Role::Opaque),
-    ("numpy.core.multiarray", "_reconstruct", Role::Opaque),
-    ("numpy._core.multiarray", "scalar", Role::Opaque),
-    ("numpy._core.multiarray", "_reconstruct", Role::Opaque),
-    ("_codecs", "encode", Role::Opaque),
-    ("__builtin__", "set", Role::Opaque),
-    ("builtins", "set", Role::Opaque),
-    ("__builtin__", "dict", Role::Opaque),
-    ("builtins", "dict", Role::Opaque),
-    ("__builtin__", "int", Role::Opaque),
-    ("builtins", "int", Role::Opaque),
-    ("__builtin__", "list", Role::Opaque),
-    ("builtins", "list", Role::Opaque),
 ];
+
+const MULTIARRAY: &[&str] = &["scalar", "_reconstruct"];
+const PATHS: &[&str] = &[
+    "Path",
+    "PosixPath",
+    "PurePath",
+    "PurePosixPath",
+    "PureWindowsPath",
+    "WindowsPath",
+];
+
+/// What else may be named, by module. Files of training programs hold more than weights; what is harmless and
+/// common there is on the list so that it can be skipped.
+const SKIPPED: &[(&str, &[&str])] = &[
+    ("collections", &["Counter", "defaultdict", "deque"]),
+    (
+        "torch",
+        &[
+            "Tensor",
+            "bfloat16",
+            "bool",
+            "complex128",
+            "complex64",
+            "device",
+            "float16",
+            "float32",
+            "float64",
+            "int16",
+            "int32",
+            "int64",
+            "int8",
+            "uint8",
+        ],
+    ),
+    ("torch.nn.parameter", &["Buffer", "Parameter"]),
+    ("numpy", &["dtype", "ndarray"]),
+    ("numpy.core.multiarray", MULTIARRAY),
+    ("numpy._core.multiarray", MULTIARRAY),
+    ("_codecs", &["encode"]),
+    ("pathlib", PATHS),
+    ("pathlib._local", PATHS),
+    (
+        "datetime",
+        &["date", "datetime", "time", "timedelta", "timezone"],
+    ),
+    (
+        BUILTINS,
+        &[
+            "Ellipsis",
+            "bool",
+            "bytearray",
+            "bytes",
+            "complex",
+            "dict",
+            "float",
+            "frozenset",
+            "int",
+            "list",
+            "long",
+            "range",
+            "set",
+            "slice",
+            "str",
+            "tuple",
+            "unicode",
+            "xrange",
+        ],
+    ),
+];
+const BUILTINS: &str = "builtins";
+/// Python 2's name, which protocol 2 has in its place.
+const OLD_BUILTINS: &str = "__builtin__";
 
 /// Looks a name up.
 ///
@@ -78,16 +134,25 @@ const GLOBALS: &[(&str, &str, Role)] = &[
 /// Names what is not on the list.
 pub(super) fn global(module: &str, name: &str) -> Result<Global> {
     let known = (GLOBALS.iter()).find(|(m, n, _)| (*m, *n) == (module, name));
-    match known {
-        Some(&(module, name, role)) => Ok(Global { module, name, role }),
-        None => {
-            let (module, name) = (shown(module), shown(name));
-            Err(fail(format!(
-                "the pickle names {module}.{name}, which is not among what weights are made of: nothing was \
-                 run; save the model's state_dict() alone, or as safetensors"
-            )))
-        }
+    if let Some(&(module, name, role)) = known {
+        return Ok(Global { module, name, role });
     }
+    let place = match module {
+        OLD_BUILTINS => BUILTINS,
+        other => other,
+    };
+    let skipped = (SKIPPED.iter())
+        .find(|(module, _)| *module == place)
+        .and_then(|(module, names)| Some((*module, *names.iter().find(|n| **n == name)?)));
+    if let Some((module, name)) = skipped {
+        let role = Role::Opaque;
+        return Ok(Global { module, name, role });
+    }
+    let (module, name) = (shown(module), shown(name));
+    Err(fail(format!(
+        "the pickle names {module}.{name}, which is not among what weights are made of: nothing was run; save \
+         the model's state_dict() alone, or as safetensors"
+    )))
 }
 
 /// A text of the file, short enough for a message.
@@ -129,6 +194,16 @@ impl Global {
                 return match values.object(first) {
                     Some(Object::Tensor(_)) => Ok(first),
                     _ => wrong(&format!("{} for a tensor", values.kind(first))),
+                };
+            }
+            Role::Typed => {
+                let [Value::Global(made), _, args, ..] = *args else {
+                    return wrong("other arguments than a tensor has");
+                };
+                return match made.role {
+                    Role::Tensor | Role::Parameter => made.call(values, args),
+                    // Such calls would be within such calls without end.
+                    _ => wrong(made.name),
                 };
             }
             Role::Size => match *args {

@@ -77,7 +77,7 @@ pub(super) fn read(file: &Bytes) -> Result<Contents> {
         storages.insert(key, start..end);
         at = end;
     }
-    contents(&object.values, object.root, |key| {
+    contents(file, &object.values, object.root, |key| {
         let range = storages.get(key).cloned();
         let storage = range.and_then(|range| file.slice(range));
         storage.ok_or_else(|| fail(format!("storage {key} is missing")))

@@ -104,7 +104,8 @@ impl<'a> Machine<'a> {
             b'T' => self.text_or_bytes(4)?,
             b'C' => self.raw(1)?,
             b'B' => self.raw(4)?,
-            0x8e => self.raw(8)?,
+            // BINBYTES8, BYTEARRAY8
+            0x8e | 0x96 => self.raw(8)?,
             b')' => self.values.add(Object::Tuple(Vec::new())),
             b']' => self.values.add(Object::List(Vec::new())),
             b'}' => self.values.add(Object::Dict(Vec::new())),
@@ -118,6 +119,12 @@ impl<'a> Machine<'a> {
             }
             0x8f => {
                 let class = calls::global("builtins", "set")?;
+                self.values.add(Object::Opaque(class))
+            }
+            // FROZENSET
+            0x91 => {
+                self.take_to_mark()?;
+                let class = calls::global("builtins", "frozenset")?;
                 self.values.add(Object::Opaque(class))
             }
             b'a' => {

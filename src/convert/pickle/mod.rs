@@ -10,7 +10,7 @@
 //! are left, one instruction makes at most one value, there are at most [`MAX_STEPS`] of them in all
 //! pickles of the file (copies counted), values stand in a list and not inside one another, so nothing
 //! recurses, texts stay in the file but for names of at most [`MAX_NAME`] bytes, each copied once, and a tensor
-//! has no more elements than its storage.
+//! that is read has no more elements than its storage.
 
 mod archive;
 mod calls;
@@ -47,6 +47,8 @@ pub(super) struct Found {
     pub(super) strides: Vec<usize>,
     /// From the tensor's first element to its storage's end.
     pub(super) bytes: Bytes,
+    /// Why its elements cannot be read. Buffers that are no weights may be so.
+    pub(super) fault: Option<String>,
 }
 
 /// What a file holds.
@@ -91,20 +93,35 @@ fn fail(message: impl Into<String>) -> Error {
 
 /// The contents, once it is known which bytes each storage has.
 fn contents(
+    file: &Bytes,
     values: &Values<'_>,
     root: Value<'_>,
     mut storage: impl FnMut(&str) -> Result<Bytes>,
 ) -> Result<Contents> {
-    let (tensors, path) = weights::find(values, root)?;
-    let tensors = (tensors.into_iter())
-        .map(|(name, tensor)| {
-            values
-                .budget
-                .charge(TENSOR_STEPS + 2 * tensor.shape.len())?;
-            let found = storage(tensor.storage.key).and_then(|bytes| tensor.place(name, &bytes));
-            found.map_err(|e| e.in_tensor(name))
-        })
-        .collect::<Result<_>>()?;
+    let (found, path) = weights::find(values, root)?;
+    let mut tensors = Vec::with_capacity(found.len());
+    // A fault is one where the tensor is used, and at once where sizes could not be trusted or all have one.
+    let mut at_fault = None;
+    for (name, tensor) in found {
+        values
+            .budget
+            .charge(TENSOR_STEPS + 2 * tensor.shape.len())?;
+        let placed = storage(tensor.storage.key).and_then(|bytes| tensor.place(name, &bytes));
+        let placed = placed.map_err(|e| e.in_tensor(name))?;
+        if let Some(fault) = &placed.fault {
+            let error = || fail(fault).in_tensor(name);
+            if tensor.len().is_none_or(|len| len > file.len()) {
+                return Err(error());
+            }
+            at_fault.get_or_insert_with(error);
+        }
+        tensors.push(placed);
+    }
+    if let Some(error) = at_fault
+        && tensors.iter().all(|tensor| tensor.fault.is_some())
+    {
+        return Err(error);
+    }
     Ok(Contents {
         tensors,
         path,

@@ -44,7 +44,7 @@ pub(super) struct Storage<'a> {
     pub(super) len: usize,
 }
 
-/// A view of a storage; that it lies within has been checked.
+/// A view of a storage, within it or not: what stands beside the weights may be any view.
 #[derive(Debug)]
 pub(super) struct Tensor<'a> {
     pub(super) storage: Storage<'a>,
@@ -54,8 +54,6 @@ pub(super) struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// A view, if every element of it is in the storage and there are no more of them than it has: a stride
-    /// of 0 would let a few bytes become any number of elements.
     pub(super) fn new(
         storage: Storage<'a>,
         offset: usize,
@@ -75,24 +73,6 @@ impl<'a> Tensor<'a> {
                 *stride = 0;
             }
         }
-        let len = shape
-            .iter()
-            .try_fold(1usize, |n, &size| n.checked_mul(size));
-        let last = (shape.iter().zip(&strides)).try_fold(offset, |last, (&size, &stride)| {
-            last.checked_add(size.saturating_sub(1).checked_mul(stride)?)
-        });
-        let fits = match (len, last) {
-            (Some(0), _) => true,
-            (Some(len), Some(last)) => last < storage.len && len <= storage.len,
-            _ => false,
-        };
-        if !fits {
-            return Err(fail(format!(
-                "a tensor of shape {shape:?} with strides {strides:?} from element {offset} does not fit its \
-                 storage of {}",
-                storage.len
-            )));
-        }
         Ok(Self {
             storage,
             offset,
@@ -101,17 +81,43 @@ impl<'a> Tensor<'a> {
         })
     }
 
+    /// Elements, if they can be counted.
+    pub(super) fn len(&self) -> Option<usize> {
+        (self.shape.iter()).try_fold(1usize, |n, &size| n.checked_mul(size))
+    }
+
+    /// Why this is no weight, if an element of it is not in the storage or there are more of them than it has: a
+    /// stride of 0 would let a few bytes become any number of elements.
+    fn fault(&self) -> Option<String> {
+        let mut steps = self.shape.iter().zip(&self.strides);
+        let last = steps.try_fold(self.offset, |last, (&size, &stride)| {
+            last.checked_add(size.saturating_sub(1).checked_mul(stride)?)
+        });
+        let of = self.storage.len;
+        let fits = match (self.len(), last) {
+            (Some(0), _) => true,
+            (Some(len), Some(last)) => last < of && len <= of,
+            _ => false,
+        };
+        (!fits).then(|| {
+            format!(
+                "a tensor of shape {:?} with strides {:?} from element {} does not fit its storage of {of}",
+                self.shape, self.strides, self.offset
+            )
+        })
+    }
+
     /// Counts and generators' states are tensors, too, but weights are neither scalars nor integers.
     pub(super) fn may_be_weight(&self) -> bool {
         self.storage.dtype.is_float() && !self.shape.is_empty()
     }
 
-    /// The tensor in its storage's bytes.
+    /// The tensor in its storage's bytes, as far as it is there.
     pub(super) fn place(&self, name: &str, storage: &Bytes) -> Result<Found> {
         let size = self.storage.dtype.bytes();
         let needed = self.storage.len.checked_mul(size);
         let bytes = (needed.filter(|&needed| needed <= storage.len()))
-            // Of a tensor without elements the offset may be anything.
+            // Of a tensor without elements, or one at fault, the offset may be anything.
             .map(|end| (self.offset.saturating_mul(size).min(end), end))
             .and_then(|(start, end)| storage.slice(start..end))
             .ok_or_else(|| {
@@ -128,6 +134,7 @@ impl<'a> Tensor<'a> {
             shape: self.shape.clone(),
             strides: self.strides.clone(),
             bytes,
+            fault: self.fault(),
         })
     }
 }

@@ -93,3 +93,95 @@ fn dictionaries_within_themselves_end() {
     }
     fails(&legacy(&file.code(b"u."), &[]), &["no state dictionary"]);
 }
+
+/// What programs keep beside the weights is skipped, by the names of either Python.
+#[test]
+fn harmless_values_stand_beside_the_weights() {
+    let of = |module: &str, name: &str| Program::default().global(module, name).code(b")R").0;
+    let named = |module: &str, name: &str| Program::default().global(module, name).0;
+    let beside = [
+        of("__builtin__", "frozenset"),
+        of("builtins", "bytearray"),
+        named("__builtin__", "long"),
+        named("__builtin__", "Ellipsis"),
+        of("pathlib", "PosixPath"),
+        of("pathlib._local", "PosixPath"),
+        of("pathlib", "PurePosixPath"),
+        of("pathlib", "WindowsPath"),
+        of("pathlib", "Path"),
+        of("datetime", "datetime"),
+        of("datetime", "timedelta"),
+        named("torch", "bool"),
+        named("torch", "uint8"),
+        named("torch", "int8"),
+        named("torch", "int32"),
+        Program::default()
+            .global("collections", "deque")
+            .code(b")R(NNe")
+            .0,
+        // Protocol 4's set that does not change, protocol 5's bytes that do.
+        b"(NN\x91".to_vec(),
+        b"\x96\x02\0\0\0\0\0\0\0ab".to_vec(),
+    ];
+    for value in beside {
+        let file = saved(|p| p.text("w").weight("0").text("x").code(&value));
+        assert_eq!(found(&file).1, ["w"], "{value:?}");
+    }
+}
+
+/// Parameters and tensors with attributes give their tensor.
+#[test]
+fn tensors_with_attributes_are_tensors() {
+    let attributes = |p: Program| p.dict(|p| p.text("tag").int(1));
+    let parameter = saved(|p| {
+        let p = p.text("w");
+        let p = p.global("torch._utils", "_rebuild_parameter_with_state");
+        attributes(p.code(b"(").weight("0").code(b"\x88N")).code(b"tR")
+    });
+    assert_eq!(found(&parameter).1, ["w"]);
+    let typed = |module: &str, name: &str| {
+        saved(|p| {
+            let p = p.text("w").global("torch._tensor", "_rebuild_from_type_v2");
+            let p = p.code(b"(").global(module, name).global("torch", "Tensor");
+            let p = p.code(b"(").storage("0", 1).int(0).ints(&[1]).ints(&[1]);
+            attributes(p.code(b"\x89Nt")).code(b"tR")
+        })
+    };
+    let file = typed("torch._utils", "_rebuild_tensor_v2");
+    assert_eq!(found(&file).1, ["w"]);
+    // Nothing but a tensor, and not the call within itself.
+    fails(
+        &typed("builtins", "set"),
+        &["_rebuild_from_type_v2 with set"],
+    );
+    let itself = typed("torch._tensor", "_rebuild_from_type_v2");
+    fails(&itself, &["_rebuild_from_type_v2 with _rebuild"]);
+}
+
+#[test]
+fn views_that_do_not_fit_are_errors_where_they_are_used() {
+    let expanded = |p: Program| p.text("x").tensor("1", 1, 0, &[10], &[0]);
+    let beside = saved(|p| expanded(p.text("model").state("w")));
+    assert_eq!(found(&beside).1, ["w"]);
+    let among = saved(|p| expanded(p.text("w").weight("0")));
+    let contents = reads(&among);
+    let fault = |at: usize| contents.tensors[at].fault.as_deref();
+    assert_eq!(fault(0), None);
+    assert!(fault(1).unwrap().contains("does not fit its storage of 1"));
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &among).unwrap();
+    let checkpoint = crate::convert::Checkpoint::open(file.path()).unwrap();
+    assert_eq!(checkpoint.values("w").unwrap(), [0.0]);
+    assert_eq!(checkpoint.shape("x"), Some(&[10][..]));
+    let error = checkpoint.values("x").unwrap_err();
+    assert_eq!(error.tensor(), Some("x"));
+    assert!(error.message().contains("strides [0]"), "{error}");
+    assert!(checkpoint.integers("x").is_err());
+    // No reader may make room for a size that no file has.
+    let huge = saved(|p| {
+        let p = p.text("w").weight("0").text("x");
+        p.tensor("1", 1, 0, &[1 << 40], &[0])
+    });
+    fails(&huge, &["does not fit", "x"]);
+}
