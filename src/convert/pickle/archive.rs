@@ -1,7 +1,7 @@
 //! The zip archive that `torch.save` has written since 1.6: `NAME/data.pkl`, and each storage as an
 //! uncompressed entry `NAME/data/KEY`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::ops::Range;
 
@@ -17,9 +17,16 @@ const PICKLE: &str = "/data.pkl";
 
 pub(super) fn read(file: &Bytes) -> Result<Contents> {
     let entries = entries(file)?;
-    let (folder, pickle) = (entries.iter())
-        .find_map(|(name, range)| Some((name.strip_suffix(PICKLE)?, range)))
+    let mut pickles =
+        (entries.iter()).filter_map(|(name, range)| Some((name.strip_suffix(PICKLE)?, range)));
+    let (folder, pickle) = pickles
+        .next()
         .ok_or_else(|| fail("a zip archive without data.pkl: torch.save did not write it"))?;
+    if let Some((second, _)) = pickles.next() {
+        return Err(fail(format!(
+            "two pickles where torch.save writes one: {folder}{PICKLE} and {second}{PICKLE}"
+        )));
+    }
     if entries.contains_key(&format!("{folder}/constants.pkl")) {
         return Err(fail(
             "a TorchScript program: save the model's state_dict() instead",
@@ -40,11 +47,11 @@ pub(super) fn read(file: &Bytes) -> Result<Contents> {
     })
 }
 
-/// Where each entry's bytes are in the file.
-fn entries(file: &[u8]) -> Result<HashMap<String, Range<usize>>> {
+/// Where each entry's bytes are in the file, in the order of their names.
+fn entries(file: &[u8]) -> Result<BTreeMap<String, Range<usize>>> {
     let bad = |e: zip::result::ZipError| fail(format!("not a valid zip archive: {e}"));
     let mut archive = ZipArchive::new(Cursor::new(file)).map_err(bad)?;
-    let mut entries = HashMap::new();
+    let mut entries = BTreeMap::new();
     for number in 0..archive.len() {
         let entry = archive.by_index_raw(number).map_err(bad)?;
         let name = entry.name().map_err(bad)?.into_owned();

@@ -336,7 +336,7 @@ fn archives_must_hold_what_the_pickle_says() {
     let good = archive(&[("m/data.pkl", &object), ("m/data/0", &[0; 24])]);
     assert_eq!(reads(&good).tensors[0].bytes.len(), 24);
     type Case<'a> = (&'a [(&'a str, &'a [u8])], &'a str);
-    let cases: [Case<'_>; 6] = [
+    let cases: [Case<'_>; 7] = [
         (&[("m/other", &object)], "without data.pkl"),
         (&[("m/data.pkl", &object)], "no storage 0"),
         (
@@ -354,6 +354,15 @@ fn archives_must_hold_what_the_pickle_says() {
         (
             &[("m/data.pkl", &object), ("m/byteorder", b"big")],
             "byte order",
+        ),
+        (
+            &[
+                ("n/data.pkl", &object),
+                ("n/data/0", &[0; 24]),
+                ("m/data.pkl", &object),
+                ("m/data/0", &[0; 24]),
+            ],
+            "m/data.pkl and n/data.pkl",
         ),
     ];
     for (entries, words) in cases {
