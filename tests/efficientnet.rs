@@ -337,6 +337,42 @@ fn what_does_not_fit_is_refused() {
     );
 }
 
+/// A smaller network's tensors are all there in a larger one's file.
+#[test]
+fn networks_that_leave_tensors_over_are_refused() {
+    let refused = |golden: &Golden, network: &str, first: &str, more: &str| {
+        let folder = golden.checkpoint();
+        let error = Conversion::efficientnet(folder.path(), Some(network), &f32_options());
+        let error = error.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Checkpoint);
+        let text = error.to_string();
+        assert!(text.contains(first) && text.contains(more), "{text}");
+    };
+    // B1 has a block more in each stage.
+    let mut renamed = Golden::read("efficientnet_b0");
+    let block = "blocks.1.2.conv_pw.weight".to_owned();
+    (renamed.tensors).push((block, vec![144, 24, 1, 1], 0.0, 0.1));
+    refused(
+        &renamed,
+        "efficientnet_b0",
+        "blocks.1.2.conv_pw.weight",
+        "not of an EfficientNet-B0",
+    );
+    refused(
+        &Golden::read("efficientnet-b0"),
+        "efficientnet-lite0",
+        "_blocks.0._se_expand.bias",
+        "not of an EfficientNet-LITE0, nor are 63 others",
+    );
+    // Counts of training are nothing that a network is made of.
+    (renamed.tensors).pop();
+    for (name, shape) in [("bn1.num_batches_tracked", vec![]), ("n_averaged", vec![])] {
+        renamed.tensors.push((name.into(), shape, 3.0, 0.0));
+    }
+    let folder = renamed.checkpoint();
+    Conversion::efficientnet(folder.path(), Some("efficientnet_b0"), &f32_options()).unwrap();
+}
+
 /// A directory as timm saves it: weights and `config.json`, with some fields changed.
 fn saved(name: &str, change: impl Fn(&mut serde_json::Value)) -> TempDir {
     let folder = Golden::read(name).checkpoint();

@@ -10,6 +10,7 @@ pub(super) mod timm;
 #[cfg(feature = "train")]
 pub(super) mod training;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use self::family::Network;
@@ -181,6 +182,7 @@ pub(super) fn read(
         None => (0..labels).map(|i| format!("LABEL_{i}")).collect(),
     };
     let pictures = chosen(&config, &options.pictures, &mut notes);
+    let unused = unused(&checkpoint, style, network, &config);
     for (part, shape) in layers(&config) {
         fold(
             &mut checkpoint,
@@ -189,6 +191,16 @@ pub(super) fn read(
             variant.eps,
         )
         .map_err(|e| e.in_file(path))?;
+    }
+    if let Some(first) = unused.first() {
+        let more = match unused.len() - 1 {
+            0 => String::new(),
+            more => format!(", nor are {more} others"),
+        };
+        let message = format!("not of an {}{more}", described(network));
+        return Err(Error::new(ErrorKind::Checkpoint, message)
+            .in_tensor(first)
+            .in_file(path));
     }
     let mut tensors = tensor_table(&config);
     for tensor in &mut tensors {
@@ -200,10 +212,7 @@ pub(super) fn read(
         ("source".into(), file.unwrap_or_default().into_owned()),
         ("source_sha256".into(), checkpoint.digest()),
     ];
-    notes.push(format!(
-        "an EfficientNet-{}",
-        network.variant.to_uppercase()
-    ));
+    notes.push(format!("an {}", described(network)));
     Ok(Conversion {
         model: Model::Image(config),
         labels: Some(names),
@@ -216,6 +225,31 @@ pub(super) fn read(
         notes,
         provenance,
     })
+}
+
+fn described(network: Network) -> String {
+    format!("EfficientNet-{}", network.variant.to_uppercase())
+}
+
+/// The tensors that the network has no place for: a larger network's, where another one is asked for. Counts of
+/// training are no weights.
+fn unused(checkpoint: &Checkpoint, style: Style, network: Network, config: &Config) -> Vec<String> {
+    let mut used = HashSet::new();
+    for (part, _) in layers(config) {
+        let (conv, norm) = style.names(network, part);
+        used.insert(format!("{conv}.weight"));
+        let endings = match norm {
+            None => &["bias"][..],
+            Some(_) => &["weight", "bias", "running_mean", "running_var"],
+        };
+        let of = norm.unwrap_or(conv);
+        used.extend(endings.iter().map(|ending| format!("{of}.{ending}")));
+    }
+    let count = |name: &str| name.ends_with("num_batches_tracked") || name == "n_averaged";
+    (checkpoint.names())
+        .filter(|name| !used.contains(*name) && !count(name))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// As many pictures as fit into memory.
