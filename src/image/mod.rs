@@ -1,5 +1,6 @@
 //! From a picture to a network's input: decode, cut out, resize, normalize.
 
+mod jpeg;
 #[cfg(test)]
 mod tests;
 
@@ -7,7 +8,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use ::image::imageops::{self, FilterType};
-use ::image::{ImageError, ImageReader, Limits, RgbImage};
+use ::image::{ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet::{Crop, Filter, Preprocessing};
@@ -172,6 +173,9 @@ fn decode(bytes: &[u8]) -> Result<RgbImage> {
         reader.limits(limits);
         Ok(reader)
     };
+    if reader()?.format() == Some(ImageFormat::Jpeg) {
+        return jpeg::decode(bytes);
+    }
     let (width, height) = reader()?.into_dimensions().map_err(told)?;
     check_size([width, height])?;
     Ok(reader()?.decode().map_err(told)?.into_rgb8())
