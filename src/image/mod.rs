@@ -193,25 +193,32 @@ fn square(picture: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
             // Of a long strip only the middle is resized, which would have become too many pixels.
             if width.max(height) > LONG * shorter {
                 let part = [width, height].map(|side| side.min(LONG * shorter));
-                return square(&middle(picture, part), preprocessing);
+                return square(&middle(picture, part, to_even), preprocessing);
             }
             let [width, height] = [width, height].map(|side| (side * resize / shorter) as u32);
-            middle(&imageops::resize(picture, width, height, filter), [size; 2])
+            let resized = imageops::resize(picture, width, height, filter);
+            middle(&resized, [size; 2], to_even)
         }
-        // As TensorFlow's EfficientNet.
+        // As TensorFlow's EfficientNet: a half pixel goes to the right and down.
         Crop::BeforeResize => {
             let side = (shorter * size / resize).max(1);
             let size = size as u32;
-            imageops::resize(&middle(picture, [side; 2]), size, size, filter)
+            let part = middle(picture, [side; 2], |rest| rest.div_ceil(2));
+            imageops::resize(&part, size, size, filter)
         }
         Crop::Whole => imageops::resize(picture, size as u32, size as u32, filter),
     }
 }
 
-/// A part of this width and height from the middle; a half pixel goes to the right and down.
-fn middle(picture: &RgbImage, [width, height]: [u64; 2]) -> RgbImage {
+/// A part of this width and height from the middle; `half` of the rest is left and above.
+fn middle(picture: &RgbImage, [width, height]: [u64; 2], half: fn(u32) -> u32) -> RgbImage {
     let (width, height) = (width as u32, height as u32);
-    let x = (picture.width() - width).div_ceil(2);
-    let y = (picture.height() - height).div_ceil(2);
+    let x = half(picture.width() - width);
+    let y = half(picture.height() - height);
     imageops::crop_imm(picture, x, y, width, height).to_image()
+}
+
+/// Python's `round(n / 2)`, by which torchvision cuts: of two numbers that are as near, the even one.
+fn to_even(n: u32) -> u32 {
+    n / 2 + u32::from(n % 4 == 3)
 }

@@ -37,10 +37,26 @@ fn the_middle_is_cut_out() {
     assert_eq!(before.get_pixel(3, 3), &Rgb([7, 5, 7]));
     let after = square(&numbered(13, 8), &preprocessing(4, 8, Crop::AfterResize));
     assert_eq!(after.dimensions(), (4, 4));
-    // Half a pixel goes to the right.
-    assert_eq!(after.get_pixel(0, 0), &Rgb([5, 2, 7]));
+    // torchvision's CenterCrop, int(round((13 - 4) / 2.0)): half a pixel goes to where the number is even.
+    assert_eq!(after.get_pixel(0, 0), &Rgb([4, 2, 7]));
+    let after = square(&numbered(15, 8), &preprocessing(4, 8, Crop::AfterResize));
+    assert_eq!(after.get_pixel(0, 0), &Rgb([6, 2, 7]));
+    // TensorFlow's always goes to the right.
+    let before = square(&numbered(13, 8), &preprocessing(4, 8, Crop::BeforeResize));
+    assert_eq!(before.get_pixel(0, 0), &Rgb([5, 2, 7]));
     let upright = square(&numbered(8, 12), &preprocessing(4, 8, Crop::AfterResize));
     assert_eq!(upright.get_pixel(0, 0), &Rgb([2, 4, 7]));
+}
+
+/// A photograph of the usual size, 500 x 375: of the 341 columns that it is resized to 117 are too many, and
+/// torchvision cuts at 58.
+#[test]
+fn photographs_are_cut_where_torchvision_cuts_them() {
+    let picture = RgbImage::from_fn(500, 375, |x, y| Rgb([(x % 251) as u8, (y % 241) as u8, 7]));
+    let preprocessing = preprocessing(224, 256, Crop::AfterResize);
+    let resized = imageops::resize(&picture, 341, 256, FilterType::CatmullRom);
+    let expected = imageops::crop_imm(&resized, 58, 16, 224, 224).to_image();
+    assert!(square(&picture, &preprocessing) == expected);
 }
 
 /// Columns of two colours that only the whole picture has in equal parts.
