@@ -462,6 +462,20 @@ fn config_of_timm_says_what_the_weights_do_not() {
     });
     let found = input_of(&folder, &f32_options());
     assert_eq!(found, (200, 400, "after resize", "bicubic"));
+    // At the size of evaluation its share is another, too.
+    let folder = saved("tf_efficientnet_lite0", |config| {
+        let of = &mut config["pretrained_cfg"];
+        of["test_input_size"] = serde_json::json!([3, 256, 256]);
+        of["test_crop_pct"] = 1.0.into();
+    });
+    for (size, expected) in [
+        (None, (224, 256)),
+        (Some(256), (256, 256)),
+        (Some(240), (240, 274)),
+    ] {
+        let found = input_of(&folder, &sized(size, None));
+        assert_eq!((found.0, found.1), expected);
+    }
     // Synsets have descriptions.
     let folder = saved("tf_efficientnet_lite0", |config| {
         config["label_names"] =

@@ -109,10 +109,14 @@ impl Timm {
         input.size = size.or(of_file).unwrap_or(input.size);
         // timm's own evaluation resizes first.
         let mode = self.weights().string("crop_mode")?;
-        let share = self.number("crop_pct")?.unwrap_or(CROP);
+        let tested = self.sides("test_input_size")?;
+        let (field, share) = match self.number("test_crop_pct")? {
+            Some(share) if size.is_some() && size == tested => ("test_crop_pct", share),
+            _ => ("crop_pct", self.number("crop_pct")?.unwrap_or(CROP)),
+        };
         if !(0.5..=1.0).contains(&share) {
             let message = format!("{share}; a share of 0.5 to 1 is supported");
-            return Err(self.fail("crop_pct", message));
+            return Err(self.fail(field, message));
         }
         // As timm, down to the rounding.
         input.resize = (input.size as f64 / share).floor() as usize;
@@ -120,7 +124,7 @@ impl Timm {
             None | Some("center") => Crop::AfterResize,
             Some("squash") if input.resize == input.size => Crop::Whole,
             Some(other) => {
-                let message = format!("{other:?} with crop_pct {share} is not supported");
+                let message = format!("{other:?} with {field} {share} is not supported");
                 return Err(self.fail("crop_mode", message));
             }
         };
@@ -137,7 +141,6 @@ impl Timm {
                 *values = colors;
             }
         }
-        let tested = self.sides("test_input_size")?;
         Ok(tested.filter(|tested| *tested != input.size).map(|tested| {
             format!("its config.json has another size for evaluation: --image-size {tested}")
         }))
