@@ -210,6 +210,24 @@ fn split_products(checkpoint: &mut Checkpoint) -> Result<()> {
     Ok(())
 }
 
+/// Codes in a checkpoint of another kind: their matrices would only be missing.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] if there are any.
+pub(super) fn refuse_codes(checkpoint: &Checkpoint) -> Result<()> {
+    let coded = |name: &&str| {
+        let stem = name.strip_suffix(".assignments");
+        stem.is_some_and(|stem| checkpoint.shape(&format!("{stem}.centroids")).is_some())
+    };
+    match checkpoint.names().find(coded) {
+        None => Ok(()),
+        Some(name) => {
+            let message = "codes of fairseq's iPQ, which are read for fairseq's RoBERTa only";
+            Err(Error::new(ErrorKind::Unsupported, message).in_tensor(name))
+        }
+    }
+}
+
 /// Matrices that are centroids and assignments.
 fn join_codes(checkpoint: &mut Checkpoint, hidden: usize) -> Result<()> {
     let stems: Vec<String> = (checkpoint.names())

@@ -97,6 +97,7 @@ pub(super) fn read_as(
         Some(checkpoint) => checkpoint,
         None => {
             let checkpoint = Checkpoint::open(directory)?;
+            fairseq::refuse_codes(&checkpoint).map_err(|e| e.in_file(directory))?;
             notes.extend_from_slice(checkpoint.notes());
             checkpoint
         }

@@ -19,7 +19,7 @@ use self::timm::Timm;
 
 use super::checkpoint::Checkpoint;
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, Model, Source, calibrate, refuse};
+use super::{Conversion, ConvertOptions, Model, Source, calibrate, fairseq, refuse};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet::{Config, Fill};
@@ -123,6 +123,7 @@ pub(super) fn read(
 ) -> Result<Conversion> {
     options.refuse_of_texts()?;
     let mut checkpoint = Checkpoint::open(path)?;
+    fairseq::refuse_codes(&checkpoint).map_err(|e| e.in_file(path))?;
     let style = Style::of(&checkpoint).map_err(|e| e.in_file(path))?;
     let timm = Timm::read(path)?;
     let (network, variant) = match (network, &timm) {
