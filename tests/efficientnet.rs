@@ -373,6 +373,75 @@ fn networks_that_leave_tensors_over_are_refused() {
     Conversion::efficientnet(folder.path(), Some("efficientnet_b0"), &f32_options()).unwrap();
 }
 
+/// How pictures are prepared, no weights say: it can be given, and what is taken is told.
+#[test]
+fn colours_are_given_or_assumed() {
+    let folder = Golden::read("tf_efficientnet_lite0").checkpoint();
+    let convert = |folder: &TempDir, name, options: &ConvertOptions, words: &str| {
+        let conversion = Conversion::efficientnet(folder.path(), name, options).unwrap();
+        let notes = conversion.notes();
+        assert!(notes.iter().any(|note| note.contains(words)), "{notes:?}");
+        let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+        let info = artifact.network().unwrap();
+        (info.mean, info.std)
+    };
+    let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let found = convert(
+        &folder,
+        Some("tf_efficientnet_lite0"),
+        &f32_options(),
+        "cut out of 256 before resize (bicubic), mean 0.498039,0.498039,0.498039, std 0.501961,0.501961,\
+         0.501961 (assumed where no flag does)",
+    );
+    assert_eq!(found, ([0.498039; 3], [0.501961; 3]));
+    let given = ConvertOptions {
+        mean: Some(imagenet.0),
+        std: Some(imagenet.1),
+        ..f32_options()
+    };
+    let words = "mean 0.485,0.456,0.406, std 0.229,0.224,0.225";
+    let found = convert(&folder, Some("tf_efficientnet_lite0"), &given, words);
+    assert_eq!(found, imagenet);
+    // timm's own Lite networks.
+    let found = convert(&folder, Some("efficientnet_lite0"), &f32_options(), words);
+    assert_eq!(found, imagenet);
+    // A tag stands for a preparation that only the config knows.
+    let name = Some("tf_efficientnet_lite0.in1k");
+    let error = Conversion::efficientnet(folder.path(), name, &f32_options());
+    let text = error.err().unwrap().to_string();
+    assert!(text.contains("\"tf_efficientnet_lite0.in1k\": what is behind the point"));
+    let folder = saved("tf_efficientnet_lite0", |config| {
+        config["architecture"] = "tf_efficientnet_lite0.in1k".into();
+    });
+    let words = "std 0.5,0.5,0.5 (its config.json says so where no flag does)";
+    let found = convert(&folder, None, &f32_options(), words);
+    assert_eq!(found, ([0.5; 3], [0.5; 3]));
+    let found = convert(&folder, None, &given, "std 0.229,0.224,0.225");
+    assert_eq!(found, imagenet);
+}
+
+/// fairseq quantizes convolutions, too.
+#[test]
+fn codes_of_convolutions_are_refused() {
+    let mut golden = Golden::read("efficientnet_b0");
+    for (name, ..) in &mut golden.tensors {
+        if name == "conv_stem.weight" {
+            *name = "conv_stem.centroids".into();
+        }
+    }
+    let codes = ("conv_stem.assignments".into(), vec![96], 0.0, 0.0);
+    golden.tensors.push(codes);
+    let folder = golden.checkpoint();
+    let error = Conversion::efficientnet(folder.path(), Some("efficientnet_b0"), &f32_options());
+    let error = error.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    assert!(
+        text.contains("conv_stem.assignments") && text.contains("fairseq's RoBERTa only"),
+        "{text}"
+    );
+}
+
 /// A directory as timm saves it: weights and `config.json`, with some fields changed.
 fn saved(name: &str, change: impl Fn(&mut serde_json::Value)) -> TempDir {
     let folder = Golden::read(name).checkpoint();

@@ -183,6 +183,7 @@ impl Bench {
 
     /// Writes an artifact to be mapped like any other, so that memory is what it would be.
     fn generate(&self, architecture: Architecture) -> Result<Temporary, Failure> {
+        self.quantization.check_kind(architecture.of_images())?;
         let mut plan = self.quantization.plan(Some(architecture), None)?;
         plan.seed = self.seed;
         let options = ConvertOptions {

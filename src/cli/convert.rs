@@ -44,7 +44,7 @@ pub struct Convert {
     checkpoint: Option<PathBuf>,
     /// The checkpoint is this network of images: efficientnet-b0 to b7, efficientnet-lite0 to lite4; of
     /// timm tf_efficientnet_b0, efficientnet_b0 and so on [default: known by its tensors]
-    #[arg(long, value_name = "NAME", conflicts_with = "random")]
+    #[arg(long, value_name = "NAME", value_parser = values::network, conflicts_with = "random")]
     network: Option<String>,
     /// Height and width of the images that the network takes [default: its usual ones]
     #[arg(long, value_name = "N", value_parser = values::positive, conflicts_with = "random")]
@@ -53,6 +53,13 @@ pub struct Convert {
     /// off [default: the network's usual way]
     #[arg(long, value_name = "HOW", value_parser = values::crop(), conflicts_with = "random")]
     crop: Option<Crop>,
+    /// What is subtracted from red, green and blue, which are 0 to 1 [default: the network's usual values]
+    #[arg(long, value_name = "R,G,B", value_parser = values::colors, allow_hyphen_values = true,
+        conflicts_with = "random")]
+    mean: Option<[f64; 3]>,
+    /// What they are divided by then [default: the network's usual values]
+    #[arg(long, value_name = "R,G,B", value_parser = values::deviations, conflicts_with = "random")]
+    std: Option<[f64; 3]>,
     /// Generate weights for this architecture: size and speed are real, answers are not
     #[arg(long, value_name = "ARCH", value_parser = values::architecture())]
     random: Option<Architecture>,
@@ -125,6 +132,24 @@ pub struct Quantization {
 }
 
 impl Quantization {
+    /// # Errors
+    /// If there is something in it that the kind of model has not.
+    pub fn check_kind(&self, of_images: bool) -> Result<(), Failure> {
+        let fail = |flag: &str, kind| Err(Failure::Usage(format!("{flag} is for {kind}")));
+        let (groups, others) = match of_images {
+            true => (values::OF_IMAGES, "models of texts"),
+            false => (values::OF_TEXTS, "networks of images"),
+        };
+        if of_images && self.share.is_some() {
+            return fail("--share", others);
+        }
+        let mut given = self.block.iter().flat_map(|blocks| &blocks.0);
+        match given.find(|(group, _)| !groups.contains(group)) {
+            Some((group, _)) => fail(&format!("--block {}", group.name()), others),
+            None => Ok(()),
+        }
+    }
+
     /// The defaults, a plan file and the flags, in this order.
     pub fn plan(
         &self,
@@ -156,25 +181,14 @@ impl Convert {
     pub fn run(self) -> Result<(), Failure> {
         self.check_output()?;
         let of_images = self.of_images()?;
+        self.check_kind(of_images)?;
         let options = self.options(of_images)?;
         let conversion = match (&self.random, &self.checkpoint) {
             (Some(architecture), _) => Conversion::random(*architecture, &options)?,
             (None, Some(path)) if of_images => {
                 Conversion::efficientnet(path, self.network.as_deref(), &options)?
             }
-            (None, Some(directory)) => {
-                let given = [
-                    ("--image-size", self.image_size.is_some()),
-                    ("--crop", self.crop.is_some()),
-                ];
-                if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
-                    return Err(Failure::Usage(format!(
-                        "{flag} is for networks of images, and this is a directory without timm's \
-                         config.json: --network says which"
-                    )));
-                }
-                Conversion::from_directory(directory, &options)?
-            }
+            (None, Some(directory)) => Conversion::from_directory(directory, &options)?,
             (None, None) => {
                 return Err(Failure::Usage("CHECKPOINT or --random is missing".into()));
             }
@@ -196,10 +210,42 @@ impl Convert {
     /// Whether a network of images is to be converted.
     fn of_images(&self) -> Result<bool, Failure> {
         Ok(match (&self.random, &self.checkpoint) {
-            (Some(architecture), _) => architecture.name().starts_with("efficientnet"),
+            (Some(architecture), _) => architecture.of_images(),
             (None, Some(path)) => self.network.is_some() || Conversion::is_of_images(path)?,
             (None, None) => false,
         })
+    }
+
+    /// Flags that are for the other kind of model.
+    fn check_kind(&self, of_images: bool) -> Result<(), Failure> {
+        let of_texts = [
+            ("--layers", self.layers.is_some()),
+            ("--pooling", self.pooling.is_some()),
+            ("--normalize", self.normalize),
+        ];
+        let of_networks = [
+            ("--image-size", self.image_size.is_some()),
+            ("--crop", self.crop.is_some()),
+            ("--mean", self.mean.is_some()),
+            ("--std", self.std.is_some()),
+        ];
+        let first = |flags: &[(&'static str, bool)]| {
+            let given = flags.iter().find(|(_, given)| *given);
+            given.map(|(flag, _)| *flag)
+        };
+        let message = match of_images {
+            true => first(&of_texts).map(|flag| format!("{flag} is for models of texts")),
+            false => first(&of_networks).map(|flag| {
+                format!(
+                    "{flag} is for networks of images, and this is a directory without timm's config.json: \
+                     --network says which"
+                )
+            }),
+        };
+        match message {
+            Some(message) => Err(Failure::Usage(message)),
+            None => self.quantization.check_kind(of_images),
+        }
     }
 
     /// Fails before hours of work whose result could not be written.
@@ -243,6 +289,8 @@ impl Convert {
             pictures,
             image_size: self.image_size,
             crop: self.crop,
+            mean: self.mean,
+            std: self.std,
         })
     }
 

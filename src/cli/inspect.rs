@@ -75,6 +75,8 @@ struct Network {
     resize: usize,
     crop: &'static str,
     filter: &'static str,
+    mean: [f64; 3],
+    std: [f64; 3],
 }
 
 impl From<NetworkInfo> for Network {
@@ -89,6 +91,8 @@ impl From<NetworkInfo> for Network {
             resize: info.resize,
             crop: info.crop,
             filter: info.filter,
+            mean: info.mean,
+            std: info.std,
         }
     }
 }
@@ -308,6 +312,8 @@ fn print(out: &mut Out, summary: &Summary) -> Result<(), Failure> {
                     c.size, c.size, c.resize, c.crop, c.filter
                 ),
             )?;
+            let [mean, std] = [c.mean, c.std].map(|[r, g, b]| format!("{r},{g},{b}"));
+            row("colours", format!("mean {mean}, std {std}"))?;
             let labels = summary.labels.unwrap_or_default();
             let few = labels.iter().take(5).map(String::as_str);
             let rest = if labels.len() > 5 { ", ..." } else { "" };

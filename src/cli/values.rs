@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use centroid::convert::{Architecture, Crop, Pooling};
+use centroid::convert::{Architecture, Conversion, Crop, Pooling};
 use centroid::quant::CentroidType;
 use centroid::{Group, Mode, Scheme};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -146,6 +146,31 @@ pub fn layers(text: &str) -> Result<Layers, String> {
         )),
         None => Ok(Layers(layers)),
     }
+}
+
+/// Red, green and blue.
+pub fn colors(text: &str) -> Result<[f64; 3], String> {
+    let number = |part: &str| {
+        let number = part.trim().parse().ok().filter(|v: &f64| v.abs() < 1e30);
+        number.ok_or_else(|| format!("{part:?} is not a finite number"))
+    };
+    let numbers = text.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+    numbers.try_into().map_err(|_| "not three numbers".into())
+}
+
+/// The same, to divide by.
+pub fn deviations(text: &str) -> Result<[f64; 3], String> {
+    let colors = colors(text)?;
+    match colors.iter().find(|&&v| v < 1e-30) {
+        Some(v) => Err(format!("{v} is not above 0")),
+        None => Ok(colors),
+    }
+}
+
+/// A network of images.
+pub fn network(text: &str) -> Result<String, String> {
+    Conversion::check_network(text).map_err(|e| e.to_string())?;
+    Ok(text.to_owned())
 }
 
 /// Labels, none empty and no two equal.

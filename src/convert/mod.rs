@@ -118,6 +118,10 @@ pub struct ConvertOptions {
     pub image_size: Option<usize>,
     /// How pictures become squares, over the network's usual way.
     pub crop: Option<Crop>,
+    /// What a network of images subtracts from red, green and blue (0 to 1), over its usual values.
+    pub mean: Option<[f64; 3]>,
+    /// What it divides them by then, above 0.
+    pub std: Option<[f64; 3]>,
 }
 
 impl ConvertOptions {
@@ -128,6 +132,8 @@ impl ConvertOptions {
                 ("pictures", !self.pictures.is_empty()),
                 ("image_size", self.image_size.is_some()),
                 ("crop", self.crop.is_some()),
+                ("mean", self.mean.is_some()),
+                ("std", self.std.is_some()),
             ],
             "networks of images",
         )
@@ -250,6 +256,14 @@ impl Conversion {
         options: &ConvertOptions,
     ) -> Result<Self> {
         efficientnet::read(path.as_ref(), network, options)
+    }
+
+    /// Checks that a name is one that [`efficientnet`](Self::efficientnet) knows.
+    ///
+    /// # Errors
+    /// If it is not; the message says which are.
+    pub fn check_network(name: &str) -> Result<()> {
+        efficientnet::check_name(name)
     }
 
     /// Whether a checkpoint is for [`efficientnet`](Self::efficientnet) and not for

@@ -95,7 +95,7 @@ impl Architecture {
     }
 
     /// Whether it takes images.
-    fn of_images(self) -> bool {
+    pub fn of_images(self) -> bool {
         self.name().starts_with("efficientnet")
     }
 

@@ -103,6 +103,7 @@ fn inspect_shows_networks() {
         "efficientnet (classification)",
         "16 blocks, 32 to 1280 channels (relu6, padding same)",
         "224 x 224 pixels, cut out of 256 before resize (bicubic)",
+        "mean 0.498039,0.498039,0.498039, std 0.501961,0.501961,0.501961",
         "1000: LABEL_0, LABEL_1, LABEL_2, LABEL_3, LABEL_4, ...",
         "pointwise",
     ] {
@@ -111,6 +112,8 @@ fn inspect_shows_networks() {
     let json = centroid(&["inspect", &model, "--json"]).json();
     assert_eq!(json["kind"], "efficientnet");
     assert_eq!(json["config"]["size"], 224);
+    assert_eq!(json["config"]["mean"][0], 0.498039);
+    assert_eq!(json["config"]["std"][2], 0.501961);
     assert_eq!(json["labels"].as_array().unwrap().len(), 1000);
     assert!(json.get("layers").is_none());
 }

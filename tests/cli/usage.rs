@@ -74,6 +74,52 @@ fn bad_flags_are_usage_errors() {
             "--row-scale",
         ),
         (convert("--seed 1 --seed 2"), "--seed"),
+        (
+            convert("--network resnet50"),
+            "\"resnet50\" is unknown; known: efficientnet-X",
+        ),
+        (
+            convert("--network tf_efficientnet_b0.ap_in1k"),
+            "the config.json of timm's directory",
+        ),
+        (
+            convert("--network efficientnet_b0 --share 2"),
+            "--share is for models of texts",
+        ),
+        (
+            convert("--network efficientnet_b0 --pooling mean"),
+            "--pooling is for models of texts",
+        ),
+        (
+            convert("--network efficientnet_b0 --normalize"),
+            "--normalize is for models of texts",
+        ),
+        (
+            convert("--network efficientnet_b0 --layers 0,1"),
+            "--layers is for models of texts",
+        ),
+        (
+            convert("--network efficientnet_b0 --block ffn=8"),
+            "--block ffn is for models of texts",
+        ),
+        (
+            convert("--block pointwise=4"),
+            "--block pointwise is for networks of images",
+        ),
+        (convert("--mean 0.5,0.5,0.5"), "--mean is for networks of"),
+        (convert("--std 0.5,0.5,0.5"), "--std is for networks of"),
+        (convert("--mean 0.5,0.5"), "not three numbers"),
+        (convert("--mean 0.5,x,0.5"), "\"x\" is not a finite"),
+        (convert("--mean 0.5,inf,0.5"), "\"inf\" is not a finite"),
+        (convert("--std 0.5,0,0.5"), "0 is not above 0"),
+        (
+            "bench efficientnet-lite0 --share 2".into(),
+            "--share is for models of texts",
+        ),
+        (
+            "bench efficientnet-lite0 --block ffn=8".into(),
+            "--block ffn is for models of texts",
+        ),
     ] {
         let out = centroid(&words(&line, &[])).fails(2, &[expected]);
         assert_eq!(out, "", "{line}");

@@ -1,6 +1,7 @@
 //! The shapes of EfficientNets: B0, and what its authors' compound scaling makes of it (arXiv 1905.11946, and
 //! the Lite variants of TensorFlow).
 
+use super::super::ConvertOptions;
 use crate::models::efficientnet::{Act, Block, Config, Crop, Fill, Filter, Preprocessing};
 
 /// Kernel, repeats, stride, expansion and channels of a stage (EfficientNet-B0).
@@ -117,9 +118,10 @@ impl Network {
                 inputs = self.channels(channels);
             }
         }
-        let (mean, deviation) = match self.lite() {
-            true => ([127.0; 3], [128.0; 3]),
-            false => (MEAN, DEVIATION),
+        // timm's own Lite networks were trained as all of its networks.
+        let (mean, deviation) = match (self.lite(), fill) {
+            (true, Fill::Same) => ([127.0; 3], [128.0; 3]),
+            _ => (MEAN, DEVIATION),
         };
         Config {
             activation: if self.lite() { Act::Relu6 } else { Act::Silu },
@@ -151,6 +153,23 @@ impl Config {
             Crop::Whole => size,
             _ => size + CROPPED,
         };
+    }
+
+    /// What options say about pictures; their size may be settled.
+    pub(super) fn adjust(&mut self, options: &ConvertOptions, sized: bool) {
+        if let Some(size) = options.image_size.filter(|_| !sized) {
+            self.resize_input(size);
+        }
+        if let Some(crop) = options.crop {
+            self.crop_input(crop.into());
+        }
+        let scaled = |colors: [f64; 3]| colors.map(|v| (255.0 * v) as f32);
+        if let Some(mean) = options.mean {
+            self.input.mean = scaled(mean);
+        }
+        if let Some(deviation) = options.std {
+            self.input.deviation = scaled(deviation);
+        }
     }
 
     /// Makes pictures squares in another way, with the margin that there is, or else the usual one.
@@ -196,5 +215,10 @@ mod tests {
         }
         assert_eq!(config("b0").blocks[1].squeezed, 4);
         assert_eq!(config("lite0").blocks[1].squeezed, 0);
+        // TensorFlow's Lite networks get other colours than timm's.
+        assert_eq!(config("lite0").input.mean, [127.0; 3]);
+        let lite0 = Network::all().find(|network| network.variant == "lite0");
+        let of_timm = lite0.unwrap().config(Fill::Symmetric, 1000).input;
+        assert_eq!((of_timm.mean, of_timm.deviation), (MEAN, DEVIATION));
     }
 }

@@ -73,12 +73,21 @@ pub(super) fn tensor_table(config: &Config) -> Vec<NewTensor> {
 
 /// Which network a name means, and how it is filled up and normalized.
 fn known(name: &str) -> Result<(Network, Option<Variant>)> {
-    let short = name.split('.').next().unwrap_or(name);
-    let (variant, of) = match short.strip_prefix("tf_efficientnet_") {
+    if name.contains('.') {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "network {name:?}: what is behind the point is about the weights, and how pictures are prepared for \
+                 them is said by the config.json of timm's directory, or without that by --image-size, --crop, \
+                 --mean and --std"
+            ),
+        ));
+    }
+    let (variant, of) = match name.strip_prefix("tf_efficientnet_") {
         Some(variant) => (variant, Some(Variant::TENSORFLOW)),
-        None => match short.strip_prefix("efficientnet_") {
+        None => match name.strip_prefix("efficientnet_") {
             Some(variant) => (variant, Some(Variant::TIMM)),
-            None => (short.strip_prefix("efficientnet-").unwrap_or(short), None),
+            None => (name.strip_prefix("efficientnet-").unwrap_or(name), None),
         },
     };
     match Network::all().find(|network| network.variant == variant) {
@@ -95,6 +104,14 @@ fn known(name: &str) -> Result<(Network, Option<Variant>)> {
             ))
         }
     }
+}
+
+/// Whether a name is one of a network's.
+///
+/// # Errors
+/// If it is not; the message has those that are.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    known(name).map(|_| ())
 }
 
 /// What the same tensors mean in different programs.
@@ -154,16 +171,18 @@ pub(super) fn read(
     };
     let mut notes = checkpoint.notes().to_vec();
     let mut config = network.config(variant.fill, labels);
-    match &timm {
-        Some(timm) => notes.extend(timm.prepare(&mut config, options.image_size)?),
-        None => options
-            .image_size
-            .into_iter()
-            .for_each(|size| config.resize_input(size)),
+    if let Some(timm) = &timm {
+        notes.extend(timm.prepare(&mut config, options.image_size)?);
     }
-    if let Some(crop) = options.crop {
-        config.crop_input(crop.into());
-    }
+    config.adjust(options, timm.is_some());
+    let source = match timm {
+        Some(_) => "its config.json says so",
+        None => "assumed",
+    };
+    notes.push(format!(
+        "pictures: {} ({source} where no flag does)",
+        config.input
+    ));
     // Limits first: what follows allocates by these counts.
     config.to_body()?;
     let given = match (&options.labels, &timm) {
@@ -278,12 +297,7 @@ pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion>
     let labels = options.labels.clone();
     let labels = labels.unwrap_or((0..LABELS).map(|i| format!("LABEL_{i}")).collect());
     let mut config = network.config(Fill::Same, labels.len());
-    if let Some(size) = options.image_size {
-        config.resize_input(size);
-    }
-    if let Some(crop) = options.crop {
-        config.crop_input(crop.into());
-    }
+    config.adjust(options, false);
     config.to_body()?;
     let tensors = tensor_table(&config);
     let planned = options.plan.resolve(&tensors)?;

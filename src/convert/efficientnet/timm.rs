@@ -53,6 +53,8 @@ impl Timm {
 
     pub(super) fn network(&self) -> Result<(Network, Option<Variant>)> {
         let name = self.json.string("architecture")?.unwrap_or_default();
+        // What a tag would say is in the file.
+        let name = name.split('.').next().unwrap_or(name);
         self.check()?;
         known(name).map_err(|e| self.json.fail("architecture", e))
     }

@@ -68,6 +68,27 @@ pub(crate) struct Preprocessing {
     pub(crate) deviation: [f32; 3],
 }
 
+impl Preprocessing {
+    /// Mean and deviation of values from 0 to 1, to six digits.
+    pub(crate) fn colors(&self) -> [[f64; 3]; 2] {
+        let rounded = |v: f32| (f64::from(v) / 255.0 * 1e6).round() / 1e6;
+        [self.mean, self.deviation].map(|colors| colors.map(rounded))
+    }
+}
+
+/// For people, colours as `convert --mean` and `--std` take them.
+impl std::fmt::Display for Preprocessing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (size, resize) = (self.size, self.resize);
+        let (crop, filter) = (self.crop.name(), self.filter.name());
+        let [mean, std] = (self.colors()).map(|[red, green, blue]| format!("{red},{green},{blue}"));
+        write!(
+            f,
+            "{size} x {size} pixels, cut out of {resize} {crop} ({filter}), mean {mean}, std {std}"
+        )
+    }
+}
+
 /// Shape of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {

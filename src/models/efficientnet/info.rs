@@ -28,6 +28,10 @@ pub struct NetworkInfo {
     pub crop: &'static str,
     /// `bilinear` or `bicubic`.
     pub filter: &'static str,
+    /// Subtracted from red, green and blue, which are 0 to 1; rounded to six digits, as is `std`.
+    pub mean: [f64; 3],
+    /// What they are divided by then.
+    pub std: [f64; 3],
 }
 
 impl Artifact {
@@ -38,6 +42,7 @@ impl Artifact {
     /// [`ErrorKind::Format`](crate::ErrorKind::Format) if the config makes no sense.
     pub fn network(&self) -> Result<NetworkInfo> {
         let config = Config::from_artifact(self)?;
+        let [mean, std] = config.input.colors();
         Ok(NetworkInfo {
             activation: config.activation.name(),
             padding: config.fill.name(),
@@ -49,6 +54,8 @@ impl Artifact {
             resize: config.input.resize,
             crop: config.input.crop.name(),
             filter: config.input.filter.name(),
+            mean,
+            std,
         })
     }
 }
