@@ -58,7 +58,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     };
     let strict = options.set_strict_mode(true);
     decoder.set_options(strict.jpeg_set_out_colorspace(colors));
-    let pixels = decoder.decode().map_err(told)?;
+    let pixels = decoder.decode().map_err(|e| {
+        // Of its ones the decoder knows only that no code consists of them.
+        let message = format!(
+            "the picture is damaged, or a part of its data is missing: {}",
+            e.to_string().trim_end()
+        );
+        Error::new(ErrorKind::Input, message)
+    })?;
     let picture = match grey {
         true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
         false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
