@@ -38,8 +38,7 @@ pub struct Train {
     /// Start anew, whatever is in the output directory
     #[arg(long, conflicts_with = "plot")]
     force: bool,
-    /// Train on this device, whatever the file says: cpu, cuda or cuda:N. A run may go on elsewhere than where it
-    /// began, with results that differ by rounding
+    /// Train on this device, whatever the file says: cpu, cuda or cuda:N
     #[arg(long, conflicts_with = "plot")]
     device: Option<String>,
     /// Draw the log of a run so far (log.jsonl) as an SVG beside it, and do nothing else
