@@ -33,6 +33,8 @@ mod lanes;
 mod lut;
 mod lut16;
 mod micro;
+#[cfg(feature = "convert")]
+pub(crate) mod nearest;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 mod portable;

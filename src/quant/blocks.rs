@@ -10,7 +10,8 @@
 use rayon::prelude::*;
 
 use super::matrix::Matrix;
-use super::nearest::{GROUP, Tiles, bias_len};
+use crate::kernels::Isa;
+use crate::kernels::nearest::{Centroids, GROUP, bias_len};
 
 /// How much a block's error counts, beside the importance of its coordinates.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +39,8 @@ pub(super) struct Blocks<'a> {
     /// Weight of each column's squared error (`[cols]`); `None`: 1.
     pub(super) importance: Option<&'a [f32]>,
     pub(super) mass: Mass<'a>,
+    /// Whose instructions search the centroids.
+    pub(super) isa: Isa,
 }
 
 impl Blocks<'_> {
@@ -85,11 +88,11 @@ impl Blocks<'_> {
 /// A codebook made ready for searching the blocks of one matrix.
 struct Search<'a, 'b> {
     blocks: &'b Blocks<'a>,
-    tiles: Tiles,
+    centroids: Centroids,
     /// Medians of the centroids' coordinates: differences to them keep their precision when all
     /// weights share an offset, and one far centroid does not blur the others.
     shift: Vec<f32>,
-    /// For each class of block positions, `[b]` factors from `x - shift` to `y` of [`Tiles`].
+    /// For each class of block positions, `[b]` factors from `x - shift` to `y` of [`Centroids`].
     gain: Vec<f32>,
     /// For each class, the bias table.
     bias: Vec<f32>,
@@ -145,7 +148,7 @@ impl<'a, 'b> Search<'a, 'b> {
         }
         Self {
             blocks,
-            tiles: Tiles::new(&centered, b),
+            centroids: Centroids::new(blocks.isa, &centered, b),
             shift,
             gain,
             bias,
@@ -183,7 +186,7 @@ impl<'a, 'b> Search<'a, 'b> {
                 // What a short block leaves from its predecessor must not count.
                 let present = self.blocks.get(first + group, j).len();
                 y[present..].fill([0.0; GROUP]);
-                let found = self.tiles.nearest(bias, &y);
+                let found = self.centroids.nearest(bias, &y);
                 for v in 0..valid {
                     codes[(group + v) * per_row + j] = found[v];
                 }
@@ -268,6 +271,17 @@ pub(super) fn keep<T>(values: &mut Vec<T>, used: &[bool], b: usize) {
         at += 1;
         used[(at - 1) / b]
     });
+}
+
+/// Assigns every block to its nearest centroid, and adds nothing up.
+#[cfg(feature = "train")]
+pub(super) fn search(blocks: &Blocks<'_>, centroids: &[f32], codes: &mut [u8]) {
+    let search = Search::new(blocks, centroids);
+    let rows = blocks.chunk_rows();
+    codes
+        .par_chunks_mut(rows * blocks.per_row())
+        .enumerate()
+        .for_each(|(chunk, codes)| search.rows(chunk * rows, codes));
 }
 
 /// Assigns every block to its nearest centroid. `codes` is `[rows][blocks in a row]`; `centroids`
@@ -382,6 +396,7 @@ mod tests {
                 b,
                 importance: None,
                 mass: Mass::One,
+                isa: Isa::detect().unwrap(),
             };
             check(&blocks, &centroids);
             blocks.importance = Some(&importance);
@@ -402,6 +417,7 @@ mod tests {
                 b: 1,
                 importance: None,
                 mass: Mass::One,
+                isa: Isa::detect().unwrap(),
             };
             let mut codes = vec![0; blocks.len()];
             let stats = assign(&blocks, &centroids, &mut codes);
@@ -426,6 +442,7 @@ mod tests {
             b: 2,
             importance: Some(&importance),
             mass: Mass::Row(&mass),
+            isa: Isa::detect().unwrap(),
         };
         let mut centroids = vec![0.0, 7.0, 300.0, 9.0];
         let mut codes = vec![0; 4];

@@ -17,9 +17,10 @@ use super::blocks::inverse_power_of_two;
 use super::codebook::Codebook;
 use super::linalg::{ROWS, Right, add_scaled, cholesky, upper_factor};
 use super::matrix::{Importance, Matrix};
-use super::nearest::{GROUP, Tiles, bias_len};
 use super::pq::{Fit, Pq, PqOptions, decode_row};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::Isa;
+use crate::kernels::nearest::{Centroids, GROUP, bias_len};
 
 /// Added to the diagonal of H, in its mean: what few calibration inputs cannot tell.
 const DAMPING: f64 = 0.01;
@@ -86,6 +87,7 @@ pub fn quantize_with_hessian(
 
 /// The damped Hessian, over its mean diagonal, and what the passes need of it.
 struct Geometry {
+    isa: Isa,
     n: usize,
     b: usize,
     /// `[n][n]`
@@ -101,7 +103,7 @@ struct Geometry {
 /// A codebook as block position `j` sees it: centroids times a matrix `M_j`, in which plain
 /// distances are those that count.
 struct Position {
-    tiles: Tiles,
+    centroids: Centroids,
     bias: Vec<f32>,
 }
 
@@ -149,6 +151,7 @@ impl Geometry {
         let importance = (0..n).map(|i| importance(&h, &r, n, i)).collect();
         let h = to_f32(&h);
         Ok(Self {
+            isa: Isa::detect()?,
             n,
             b,
             importance,
@@ -189,7 +192,7 @@ impl Geometry {
                     bias[k] = moved.iter().map(|x| x * x).sum();
                 }
                 Position {
-                    tiles: Tiles::new(&moved, self.b),
+                    centroids: Centroids::new(self.isa, &moved, self.b),
                     bias,
                 }
             })
@@ -463,7 +466,7 @@ impl Position {
         for (o, y) in y[..len].iter_mut().enumerate() {
             *y = std::array::from_fn(|v| -2.0 * unit * target(v, o));
         }
-        self.tiles.nearest(&self.bias, &y[..b])
+        self.centroids.nearest(&self.bias, &y[..b])
     }
 }
 

@@ -256,6 +256,7 @@ fn seed(blocks: &Blocks<'_>, k: usize, rng: &mut Rng) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Isa;
 
     const OPTIONS: KmeansOptions = KmeansOptions {
         k: 16,
@@ -275,6 +276,7 @@ mod tests {
             b,
             importance: None,
             mass: Mass::One,
+            isa: Isa::detect().unwrap(),
         }
     }
 

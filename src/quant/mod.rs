@@ -18,7 +18,6 @@ mod half;
 mod kmeans;
 pub(crate) mod linalg;
 mod matrix;
-mod nearest;
 pub mod pq;
 pub(crate) mod rng;
 pub mod scalar;

@@ -10,12 +10,15 @@
 use half::f16;
 
 use super::Progress;
+#[cfg(feature = "train")]
+use super::blocks::search;
 use super::blocks::{Blocks, Mass, Stats, assign};
 use super::codebook::{CentroidType, Codebook, Width};
 use super::half::to_f16;
 use super::kmeans::{KmeansOptions, cluster};
 use super::matrix::{Importance, Matrix, relative_error};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::Isa;
 
 pub use super::feedback::quantize_with_hessian;
 
@@ -185,7 +188,7 @@ impl<'a> Fit<'a> {
             columns: importance,
             rows: counts,
         } = importance.checked(w)?;
-        let mut rows = Rows::new(w, options.row_scale, counts);
+        let mut rows = Rows::new(Isa::detect()?, w, options.row_scale, counts);
         let blocks = rows.blocks(w, options.block, importance);
         let clusters = cluster(&blocks, &options.kmeans(), progress);
         let (centroids, weight) = (&clusters.centroids, &clusters.stats.weight);
@@ -254,6 +257,7 @@ impl<'a> Fit<'a> {
 
 /// The rows of a matrix divided by their factors, if they have any.
 pub(super) struct Rows<'a> {
+    isa: Isa,
     plain: &'a [f32],
     /// How much errors of the rows as they were count; 1 if there is none.
     counts: Option<&'a [f32]>,
@@ -270,10 +274,11 @@ pub(super) struct Scaled {
 
 impl<'a> Rows<'a> {
     /// Factors start as the root mean squares of the rows, over the largest of them.
-    fn new(w: Matrix<'a>, scale: bool, counts: Option<&'a [f32]>) -> Self {
+    fn new(isa: Isa, w: Matrix<'a>, scale: bool, counts: Option<&'a [f32]>) -> Self {
         let plain = w.data();
         if !scale {
             return Self {
+                isa,
                 plain,
                 counts,
                 scaled: None,
@@ -298,6 +303,7 @@ impl<'a> Rows<'a> {
         };
         scaled.divide(w, counts);
         Self {
+            isa,
             plain,
             counts,
             scaled: Some(scaled),
@@ -320,6 +326,7 @@ impl<'a> Rows<'a> {
             b,
             importance,
             mass: self.mass(),
+            isa: self.isa,
         }
     }
 
@@ -481,6 +488,26 @@ impl Pq {
     }
 }
 
+/// The code of the nearest centroid, of `[k][block]`, for each block of a matrix: `[rows][blocks of a row]`.
+#[cfg(feature = "train")]
+pub(crate) fn nearest_codes(
+    (rows, cols): (usize, usize),
+    block: usize,
+    values: &[f32],
+    centroids: &[f32],
+) -> Result<Vec<u8>> {
+    let blocks = Blocks {
+        w: Matrix::new(values, rows, cols)?,
+        b: block,
+        importance: None,
+        mass: Mass::One,
+        isa: Isa::detect()?,
+    };
+    let mut codes = vec![0; blocks.len()];
+    search(&blocks, centroids, &mut codes);
+    Ok(codes)
+}
+
 /// The code of the nearest centroid (of `[codebooks][k][block]`) for each block of a matrix, whose rows are
 /// first divided by their `factors`, if they have any: `[rows][blocks of a row]`. A block keeps the code that
 /// it has unless its squared distance becomes less than `part` of what it is.
@@ -515,14 +542,7 @@ pub(crate) fn nearer_codes(
     {
         let range = super::split::columns(cols, (block, codebooks), book);
         let values = super::split::part(&values, cols, &range);
-        let blocks_of = Blocks {
-            w: Matrix::new(&values, rows, range.len())?,
-            b: block,
-            importance: None,
-            mass: Mass::One,
-        };
-        let mut nearest = vec![0; blocks_of.len()];
-        assign(&blocks_of, centroids, &mut nearest);
+        let nearest = nearest_codes((rows, range.len()), block, &values, centroids)?;
         let rows = codes
             .chunks_exact_mut(per_row)
             .map(|row| &mut row[book * blocks..][..blocks]);

@@ -321,48 +321,47 @@ fn nearest(
     let factors = look.1.map(super::weights::to_vec);
     let factor = |row: usize| factors.as_ref().map_or(1.0, |factors| factors[row]);
     let drawn = drawn.map(|drawn| super::weights::to_vec(&drawn.to_kind(Kind::Float)));
+    let is_drawn = |row: usize, at: usize| {
+        let drawn = drawn.as_ref();
+        drawn.is_none_or(|drawn| drawn[row * per_row + at] != 0.0)
+    };
     let mut values = super::weights::to_vec(w);
     let of_book = centroids.len() / plan.codebooks;
+    let blocks = per_row / plan.codebooks;
     for (book, centroids) in centroids.chunks_exact(of_book).enumerate() {
-        let blocks = per_row / plan.codebooks;
-        let places = (0..rows as usize)
-            .flat_map(|row| (book * blocks..(book + 1) * blocks).map(move |at| (row, at)))
-            .filter(|(row, at)| {
-                drawn
-                    .as_ref()
-                    .is_none_or(|drawn| drawn[row * per_row + at] != 0.0)
-            });
+        let (first, end) = (book * blocks, (book + 1) * blocks);
         // The last block of a row may be shorter.
-        let (whole, cut): (Vec<_>, Vec<_>) =
-            places.partition(|(_, at)| (at + 1) * block <= columns);
-        for places in [whole, cut] {
-            let Some(&(_, first)) = places.first() else {
+        let cut = end.min(columns / block);
+        for places in [first..cut, cut..end] {
+            if places.is_empty() {
                 continue;
-            };
-            let len = block.min(columns - first * block);
-            let range = |(row, at): (usize, usize)| {
+            }
+            let len = block.min(columns - places.start * block);
+            let range = |row: usize, at: usize| {
                 let start = row * columns + at * block;
                 start..start + len
             };
-            let mut present = Vec::with_capacity(places.len() * len);
-            for &place in &places {
-                let factor = factor(place.0);
+            let chosen = || {
+                let places = &places;
+                let of_row = move |row| places.clone().map(move |at| (row, at));
+                let all = (0..rows as usize).flat_map(of_row);
+                all.filter(|&(row, at)| is_drawn(row, at))
+            };
+            let mut present = Vec::new();
+            for (row, at) in chosen() {
+                let factor = factor(row);
                 let divisor = if factor == 0.0 { 1.0 } else { factor };
-                present.extend(values[range(place)].iter().map(|value| value / divisor));
+                present.extend(values[range(row, at)].iter().map(|value| value / divisor));
             }
-            let codes = pq::nearer_codes(
-                (places.len(), len),
-                (block, 1),
-                present,
-                None,
-                centroids,
-                // No code is kept because it was there.
-                (&vec![0; places.len()], f32::INFINITY),
-            )?;
-            for (place, code) in places.into_iter().zip(codes) {
+            if present.is_empty() {
+                continue;
+            }
+            let shape = (present.len() / len, len);
+            let codes = pq::nearest_codes(shape, block, &present, centroids)?;
+            for ((row, at), code) in chosen().zip(codes) {
                 let centroid = &centroids[usize::from(code) * block..][..len];
-                let factor = factor(place.0);
-                let values = values[range(place)].iter_mut();
+                let factor = factor(row);
+                let values = values[range(row, at)].iter_mut();
                 values
                     .zip(centroid)
                     .for_each(|(value, c)| *value = factor * c);
