@@ -1,10 +1,13 @@
 //! EfficientNets against timm and efficientnet-pytorch: `tests/data/efficientnet` was made by
 //! `tools/goldens/efficientnet.py`, in f64.
 
+#[path = "efficientnet/codes.rs"]
+mod codes;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use centroid::convert::{Conversion, ConvertOptions, Crop, Plan};
+use centroid::convert::{Conversion, ConvertOptions, Crop, GroupPlan, Plan};
 use centroid::{
     Artifact, ErrorKind, ImageClassifier, Mode, ModelKind, Options, Scheme, TextClassifier,
 };
@@ -35,6 +38,10 @@ fn uniform(number: u64, at: u64) -> f64 {
     (z >> 40) as f64 / f64::from(1u32 << 23) - 1.0
 }
 
+fn is_codes(name: &str) -> bool {
+    name.ends_with(".assignments")
+}
+
 impl Golden {
     fn read(name: &str) -> Self {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/efficientnet");
@@ -49,15 +56,20 @@ impl Golden {
             .map(|((name, shape, offset, scale), number)| {
                 let count = shape.iter().product::<usize>() as u64;
                 let value = |at| (offset + scale * uniform(number, at)) as f32;
-                let bytes = (0..count).flat_map(|at| value(at).to_le_bytes()).collect();
+                let code = |at| (scale * (1.0 + uniform(number, at)) / 2.0).floor() as i64;
+                let bytes = match is_codes(name) {
+                    true => (0..count).flat_map(|at| code(at).to_le_bytes()).collect(),
+                    false => (0..count).flat_map(|at| value(at).to_le_bytes()).collect(),
+                };
                 (name.clone(), shape.clone(), bytes)
             })
             .collect();
         let views = (stored.iter()).map(|(name, shape, bytes)| {
-            (
-                name,
-                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
-            )
+            let dtype = match is_codes(name) {
+                true => Dtype::I64,
+                false => Dtype::F32,
+            };
+            (name, TensorView::new(dtype, shape.clone(), bytes).unwrap())
         });
         let bytes = safetensors::serialize(views, None).unwrap();
         fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
@@ -418,28 +430,6 @@ fn colours_are_given_or_assumed() {
     assert_eq!(found, ([0.5; 3], [0.5; 3]));
     let found = convert(&folder, None, &given, "std 0.229,0.224,0.225");
     assert_eq!(found, imagenet);
-}
-
-/// fairseq quantizes convolutions, too.
-#[test]
-fn codes_of_convolutions_are_refused() {
-    let mut golden = Golden::read("efficientnet_b0");
-    for (name, ..) in &mut golden.tensors {
-        if name == "conv_stem.weight" {
-            *name = "conv_stem.centroids".into();
-        }
-    }
-    let codes = ("conv_stem.assignments".into(), vec![96], 0.0, 0.0);
-    golden.tensors.push(codes);
-    let folder = golden.checkpoint();
-    let error = Conversion::efficientnet(folder.path(), Some("efficientnet_b0"), &f32_options());
-    let error = error.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    let text = error.to_string();
-    assert!(
-        text.contains("conv_stem.assignments") && text.contains("fairseq's RoBERTa only"),
-        "{text}"
-    );
 }
 
 /// A directory as timm saves it: weights and `config.json`, with some fields changed.

@@ -33,15 +33,6 @@ pub(super) fn finite_f16(values: &[f16]) -> Result<()> {
     Ok(())
 }
 
-/// Row factors: finite, and not below zero.
-pub(super) fn factors(values: &[f16]) -> Result<()> {
-    finite_f16(values)?;
-    match values.iter().position(|v| v.is_sign_negative()) {
-        Some(at) => refuse(at, format!("the row scale {} is negative", values[at])),
-        None => Ok(()),
-    }
-}
-
 /// Zero points: values that the scheme's integers may have.
 pub(super) fn zero_points(points: &[i8], range: &RangeInclusive<i32>) -> Result<()> {
     match points.iter().position(|&z| !range.contains(&i32::from(z))) {

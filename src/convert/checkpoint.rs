@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::coded::Coded;
+use super::coded::{Coded, Size};
 use super::entry::{self, DType, Entry};
 use super::pickle;
 use crate::artifact::Bytes;
@@ -209,7 +209,7 @@ impl Checkpoint {
 
     /// The file that holds a tensor.
     pub fn file_of(&self, name: &str) -> Option<&Path> {
-        let coded = || self.coded.get(name).map(Coded::centroids);
+        let coded = || self.coded.get(name).map(Coded::assignments);
         let entry = self.tensors.get(name).or_else(coded)?;
         self.files.get(entry.file).map(|(path, _)| path.as_path())
     }
@@ -231,7 +231,7 @@ impl Checkpoint {
         values.map_err(|message| self.fail(name, message))
     }
 
-    /// The codes and centroids of a matrix that has them: those of an encoder quantized by fairseq.
+    /// The codes and centroids of a matrix that has them: those of a network quantized by fairseq.
     ///
     /// # Errors
     /// For codes without a centroid and values that do not fit `to`.
@@ -240,8 +240,8 @@ impl Checkpoint {
         Some((coded.pq(to)).map_err(|e| self.locate(name, e)))
     }
 
-    /// Block size and centroids of a matrix that has codes.
-    pub(super) fn coded(&self, name: &str) -> Option<(usize, usize)> {
+    /// How a matrix that has codes is stored.
+    pub(super) fn coded(&self, name: &str) -> Option<Size> {
         self.coded.get(name).map(Coded::size)
     }
 
@@ -275,7 +275,8 @@ impl Checkpoint {
 
     /// Names tensor and file as they are in the checkpoint.
     fn locate(&self, name: &str, error: Error) -> Error {
-        let entry = self.tensors.get(name);
+        let coded = || self.coded.get(name).map(Coded::assignments);
+        let entry = self.tensors.get(name).or_else(coded);
         let original = entry.and_then(|entry| entry.original.as_deref());
         let error = error.in_tensor(original.unwrap_or(name));
         match self.file_of(name) {
@@ -344,16 +345,24 @@ impl Checkpoint {
         name: String,
         rows: Option<usize>,
     ) -> Result<()> {
-        let parts = (
-            self.entry(centroids)?.clone(),
-            self.entry(assignments)?.clone(),
-        );
-        let coded = Coded::new(parts, rows);
+        let mut codes = self.entry(assignments)?.clone();
+        codes.original.get_or_insert_with(|| assignments.to_owned());
+        let coded = Coded::new((self.entry(centroids)?.clone(), codes), rows);
         let coded = coded.map_err(|message| self.fail(assignments, message))?;
         self.tensors.remove(centroids);
         self.tensors.remove(assignments);
         self.coded.insert(name, coded);
         Ok(())
+    }
+
+    /// Gives a matrix that has codes another name, and its rows factors.
+    pub(super) fn scale_codes(&mut self, name: &str, to: String, factors: Option<&[f64]>) {
+        if let Some(mut coded) = self.coded.remove(name) {
+            if let Some(factors) = factors {
+                coded.scale(factors);
+            }
+            self.coded.insert(to, coded);
+        }
     }
 
     pub(super) fn remove(&mut self, name: &str) {

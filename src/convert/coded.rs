@@ -5,10 +5,21 @@
 use super::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::quant::CentroidType;
+use crate::quant::blocks::inverse_power_of_two;
 use crate::quant::pq::Pq;
 
 /// Codes have one byte.
 const MAX_CENTROIDS: usize = 256;
+
+/// How codes are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    /// Values in a block.
+    pub(super) block: usize,
+    pub(super) centroids: usize,
+    /// Whether rows have factors.
+    pub(super) row_scale: bool,
+}
 
 /// Centroids, codes, and the matrix that they stand for.
 pub(super) struct Coded {
@@ -16,6 +27,8 @@ pub(super) struct Coded {
     assignments: Entry,
     shape: [usize; 2],
     block: usize,
+    /// What rows are multiplied with, the largest magnitude from 1 to 2, and what centroids are in turn.
+    factors: Option<(Vec<f32>, f32)>,
 }
 
 impl Coded {
@@ -52,6 +65,7 @@ impl Coded {
             assignments,
             shape: [rows, columns],
             block,
+            factors: None,
         })
     }
 
@@ -59,19 +73,36 @@ impl Coded {
         &self.shape
     }
 
-    pub(super) fn centroids(&self) -> &Entry {
-        &self.centroids
+    pub(super) fn assignments(&self) -> &Entry {
+        &self.assignments
     }
 
-    /// Values in a block, and centroids.
-    pub(super) fn size(&self) -> (usize, usize) {
-        // An artifact holds at least two centroids.
-        (self.block, self.centroids.shape[0].max(2))
+    /// Multiplies the rows with what a batch norm multiplies them with: finite factors.
+    pub(super) fn scale(&mut self, factors: &[f64]) {
+        let most = factors.iter().fold(0.0, |most: f64, f| most.max(f.abs()));
+        // Powers of two round nothing.
+        let unit = inverse_power_of_two(most as f32);
+        let factors = factors.iter().map(|f| (f * f64::from(unit)) as f32);
+        self.factors = Some((factors.collect(), 1.0 / unit));
+    }
+
+    /// What becomes of them.
+    pub(super) fn size(&self) -> Size {
+        Size {
+            block: self.block,
+            // An artifact holds at least two.
+            centroids: self.centroids.shape[0].max(2),
+            row_scale: self.factors.is_some(),
+        }
     }
 
     /// Centroids `[K][b]` and codes `[out][in / b]`, or what is wrong.
     fn parts(&self) -> std::result::Result<(Vec<f32>, Vec<u8>), String> {
-        let mut centroids = self.centroids.values()?;
+        let centroids = self.centroids.values();
+        let mut centroids = centroids.map_err(|message| format!("its centroids: {message}"))?;
+        if let Some((_, unit)) = self.factors {
+            centroids.iter_mut().for_each(|value| *value *= unit);
+        }
         let k = self.centroids.shape[0];
         if k == 1 {
             centroids.extend_from_within(..);
@@ -94,7 +125,12 @@ impl Coded {
     pub(super) fn values(&self) -> std::result::Result<Vec<f32>, String> {
         let (centroids, codes) = self.parts()?;
         let centroid = |&code: &u8| &centroids[usize::from(code) * self.block..][..self.block];
-        Ok(codes.iter().flat_map(centroid).copied().collect())
+        let mut values: Vec<f32> = codes.iter().flat_map(centroid).copied().collect();
+        if let Some((factors, _)) = &self.factors {
+            let rows = values.chunks_exact_mut(self.shape[1]).zip(factors);
+            rows.for_each(|(row, factor)| row.iter_mut().for_each(|value| *value *= factor));
+        }
+        Ok(values)
     }
 
     /// Codes and centroids as they are stored.
@@ -110,7 +146,7 @@ impl Coded {
             (self.block, 1),
             codes,
             &centroids,
-            None,
+            self.factors.as_ref().map(|(factors, _)| &factors[..]),
             to,
         )
     }

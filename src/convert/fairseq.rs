@@ -222,7 +222,7 @@ pub(super) fn refuse_codes(checkpoint: &Checkpoint) -> Result<()> {
     match checkpoint.names().find(coded) {
         None => Ok(()),
         Some(name) => {
-            let message = "codes of fairseq's iPQ, which are read for fairseq's RoBERTa only";
+            let message = "codes of fairseq's iPQ, which are read for fairseq's RoBERTa and for EfficientNets only";
             Err(Error::new(ErrorKind::Unsupported, message).in_tensor(name))
         }
     }

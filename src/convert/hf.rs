@@ -14,7 +14,7 @@ use crate::text::Tokenizer;
 
 pub(super) fn read(directory: &Path, options: &ConvertOptions) -> Result<Conversion> {
     let mut conversion = read_as(directory, options, None)?;
-    keep_codes(&mut conversion);
+    conversion.keep_codes();
     Ok(conversion)
 }
 
@@ -183,32 +183,6 @@ pub(super) fn read_as(
         notes,
         provenance,
     })
-}
-
-/// Matrices that have codes keep them, whatever block the plan has for others.
-fn keep_codes(conversion: &mut Conversion) {
-    let Source::Checkpoint(checkpoint) = &conversion.source else {
-        return;
-    };
-    let (mut kept, mut blocks) = (0, BTreeSet::new());
-    for (tensor, planned) in conversion.tensors.iter().zip(&mut conversion.planned) {
-        let Origin::Checkpoint(name) = &tensor.origin else {
-            continue;
-        };
-        if let Some((block, centroids)) = checkpoint.coded(name)
-            && planned.keep_codes(tensor, block, centroids)
-        {
-            kept += 1;
-            blocks.insert(block);
-        }
-    }
-    if kept > 0 {
-        let blocks: Vec<_> = blocks.iter().map(usize::to_string).collect();
-        conversion.notes.push(format!(
-            "{kept} matrices keep the codes and centroids that the checkpoint has, in blocks of {}",
-            blocks.join(" and ")
-        ));
-    }
 }
 
 /// The directory's own name: a full path would tell about the machine and not about the model.

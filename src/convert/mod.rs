@@ -35,6 +35,7 @@ pub(crate) mod tokenizer;
 #[cfg(feature = "train")]
 pub(crate) mod trained;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use checkpoint::Checkpoint;
@@ -42,6 +43,7 @@ pub use encode::{Report, TensorReport};
 pub use plan::{GroupPlan, Plan, PlannedTensor};
 pub use random::Architecture;
 
+use self::encode::Origin;
 use crate::artifact::{Artifact, StoredTokenizer, refuse_existing, with_tokenizer, write_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models;
@@ -232,6 +234,32 @@ enum Source {
 }
 
 impl Conversion {
+    /// Matrices that have codes keep them, whatever block the plan has for others.
+    fn keep_codes(&mut self) {
+        let Source::Checkpoint(checkpoint) = &self.source else {
+            return;
+        };
+        let (mut kept, mut blocks) = (0, BTreeSet::new());
+        for (tensor, planned) in self.tensors.iter().zip(&mut self.planned) {
+            let Origin::Checkpoint(name) = &tensor.origin else {
+                continue;
+            };
+            if let Some(size) = checkpoint.coded(name)
+                && planned.keep_codes(tensor, size)
+            {
+                kept += 1;
+                blocks.insert(size.block);
+            }
+        }
+        if kept > 0 {
+            let blocks: Vec<_> = blocks.iter().map(usize::to_string).collect();
+            self.notes.push(format!(
+                "{kept} matrices keep the codes and centroids that the checkpoint has, in blocks of {}",
+                blocks.join(" and ")
+            ));
+        }
+    }
+
     /// Reads a Hugging Face or sentence-transformers directory: `config.json`, weights (as
     /// [`Checkpoint::open`] finds them), tokenizer, labels and pooling.
     ///
@@ -245,7 +273,8 @@ impl Conversion {
     /// Reads the weights of an EfficientNet (`network`: `efficientnet-lite0` to `efficientnet-b7`, or none to know
     /// it by its tensors' shapes) under the names of `timm` or `efficientnet-pytorch`: a file, or a directory
     /// as [`Checkpoint::open`] knows it. Where timm's `config.json` is in the directory, it says which network
-    /// that is, how pictures are prepared, and what the labels are called.
+    /// that is, how pictures are prepared, and what the labels are called. What fairseq's iPQ has quantized keeps its
+    /// codes, but for the first convolution.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape, if the network is not known, or if an option is for
@@ -255,7 +284,9 @@ impl Conversion {
         network: Option<&str>,
         options: &ConvertOptions,
     ) -> Result<Self> {
-        efficientnet::read(path.as_ref(), network, options)
+        let mut conversion = efficientnet::read(path.as_ref(), network, options)?;
+        conversion.keep_codes();
+        Ok(conversion)
     }
 
     /// Checks that a name is one that [`efficientnet`](Self::efficientnet) knows.

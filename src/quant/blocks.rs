@@ -196,7 +196,7 @@ impl<'a, 'b> Search<'a, 'b> {
 }
 
 /// The power of two that brings `max` into `[1, 2)`; 1 for 0.
-pub(super) fn inverse_power_of_two(max: f32) -> f32 {
+pub(crate) fn inverse_power_of_two(max: f32) -> f32 {
     if max == 0.0 {
         return 1.0;
     }

@@ -11,7 +11,7 @@
 //! Everything is deterministic: equal weights, options and seed give equal bytes, on any number
 //! of threads. Work runs on the current rayon pool.
 
-mod blocks;
+pub(crate) mod blocks;
 mod codebook;
 mod feedback;
 mod half;

@@ -243,7 +243,7 @@ impl<'a> TensorReader<'a> {
             return Ok(None);
         }
         let bytes = self.section(section, SectionKind::RowScales, Some(2 * rows))?;
-        self.once(section, scheme, || values::factors(bytes.typed()))?;
+        self.once(section, scheme, || values::finite_f16(bytes.typed()))?;
         Ok(Some(bytes))
     }
 

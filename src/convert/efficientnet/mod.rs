@@ -5,6 +5,7 @@
 //! what they add into the bias.
 
 mod family;
+mod fold;
 mod names;
 pub(super) mod timm;
 #[cfg(feature = "train")]
@@ -14,12 +15,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use self::family::Network;
+use self::fold::{fits, fold, is_coded};
 use self::names::{Layer, Part, Style};
 use self::timm::Timm;
 
 use super::checkpoint::Checkpoint;
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, Model, Source, calibrate, fairseq, refuse};
+use super::{Conversion, ConvertOptions, Model, Source, calibrate, refuse};
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet::{Config, Fill};
@@ -140,7 +142,6 @@ pub(super) fn read(
 ) -> Result<Conversion> {
     options.refuse_of_texts()?;
     let mut checkpoint = Checkpoint::open(path)?;
-    fairseq::refuse_codes(&checkpoint).map_err(|e| e.in_file(path))?;
     let style = Style::of(&checkpoint).map_err(|e| e.in_file(path))?;
     let timm = Timm::read(path)?;
     let (network, variant) = match (network, &timm) {
@@ -165,9 +166,13 @@ pub(super) fn read(
         }
     };
     let classifier = style.names(network, Part::Classifier).0;
-    let labels = match checkpoint.shape(&format!("{classifier}.weight")) {
-        Some(&[labels, _]) => labels,
-        _ => return Err(missing(&format!("{classifier}.weight")).in_file(path)),
+    let ending = match is_coded(&checkpoint, &classifier) {
+        true => "bias",
+        false => "weight",
+    };
+    let labels = match checkpoint.shape(&format!("{classifier}.{ending}")) {
+        Some(&[labels, ..]) => labels,
+        _ => return Err(missing(&format!("{classifier}.{ending}")).in_file(path)),
     };
     let mut notes = checkpoint.notes().to_vec();
     let mut config = network.config(variant.fill, labels);
@@ -257,7 +262,12 @@ fn unused(checkpoint: &Checkpoint, style: Style, network: Network, config: &Conf
     let mut used = HashSet::new();
     for (part, _) in layers(config) {
         let (conv, norm) = style.names(network, part);
-        used.insert(format!("{conv}.weight"));
+        let weight = match is_coded(checkpoint, &conv) {
+            // How many blocks have each centroid is for training.
+            true => &["centroids", "assignments", "counts"][..],
+            false => &["weight"],
+        };
+        used.extend(weight.iter().map(|ending| format!("{conv}.{ending}")));
         let endings = match norm {
             None => &["bias"][..],
             Some(_) => &["weight", "bias", "running_mean", "running_var"],
@@ -330,9 +340,8 @@ fn find(checkpoint: &Checkpoint, style: Style) -> Result<Network> {
         }
         let config = network.config(Fill::Same, 1);
         layers(&config).into_iter().all(|(part, shape)| {
-            let name = format!("{}.weight", style.names(*network, part).0);
-            let found = checkpoint.shape(&name);
-            matches!(part, Part::Classifier) || found == Some(&shape[..])
+            let conv = style.names(*network, part).0;
+            matches!(part, Part::Classifier) || fits(checkpoint, &conv, &shape)
         })
     };
     // A deeper network has a shallower one's tensors only if all its stages are longer, with other strides
@@ -343,74 +352,6 @@ fn find(checkpoint: &Checkpoint, style: Style) -> Result<Network> {
             "its tensors have the shapes of no network that is known: say which it is",
         )
     })
-}
-
-/// Puts a layer under our names: its weight as a matrix, times what its batch norm multiplies with, and what is
-/// added in the end.
-fn fold(
-    checkpoint: &mut Checkpoint,
-    (conv, norm): (String, Option<String>),
-    (part, shape): (Part, &[usize]),
-    eps: f64,
-) -> Result<()> {
-    let weight = format!("{conv}.weight");
-    match checkpoint.shape(&weight) {
-        None => return Err(missing(&weight)),
-        Some(found) if found == shape => {}
-        Some(found) => {
-            let message = format!("shape {found:?} where the network has {shape:?}");
-            return Err(Error::new(ErrorKind::Checkpoint, message).in_tensor(&weight));
-        }
-    }
-    let rows = shape[0];
-    let vector = |name: String| match checkpoint.shape(&name) {
-        Some(&[n]) if n == rows => checkpoint.values(&name),
-        Some(found) => {
-            let message = format!("shape {found:?} where the network has [{rows}]");
-            Err(Error::new(ErrorKind::Checkpoint, message).in_tensor(&name))
-        }
-        None => Err(missing(&name)),
-    };
-    let mut values = checkpoint.values(&weight)?;
-    let columns = values.len() / rows;
-    let bias = match norm {
-        None => vector(format!("{conv}.bias"))?,
-        Some(norm) => {
-            let of = |ending: &str| vector(format!("{norm}.{ending}"));
-            let (gain, shift) = (of("weight")?, of("bias")?);
-            let (mean, variance) = (of("running_mean")?, of("running_var")?);
-            let mut bias = Vec::with_capacity(rows);
-            for row in 0..rows {
-                let variance = f64::from(variance[row]) + eps;
-                let factor = f64::from(gain[row]) / variance.sqrt();
-                if !factor.is_finite() {
-                    let message = format!("the variance of channel {row} is not above 0");
-                    return Err(Error::new(ErrorKind::Checkpoint, message).in_tensor(&norm));
-                }
-                for value in &mut values[row * columns..][..columns] {
-                    *value = (f64::from(*value) * factor) as f32;
-                }
-                bias.push((f64::from(shift[row]) - f64::from(mean[row]) * factor) as f32);
-            }
-            bias
-        }
-    };
-    if let Part::Stem = part {
-        values = colors_last(&values, shape);
-    }
-    let name = part.name();
-    checkpoint.put(&format!("{name}.weight"), &[rows, columns], &values)?;
-    checkpoint.put(&format!("{name}.bias"), &[rows], &bias)
-}
-
-/// From `[out][in][height][width]` to `[out][height][width][in]`, the order of a window's pixels.
-fn colors_last(values: &[f32], shape: &[usize]) -> Vec<f32> {
-    let (inputs, taps) = (shape[1], shape[2] * shape[3]);
-    let row = |row: &[f32]| -> Vec<f32> {
-        let places = (0..taps).flat_map(|tap| (0..inputs).map(move |input| input * taps + tap));
-        places.map(|at| row[at]).collect()
-    };
-    values.chunks_exact(inputs * taps).flat_map(row).collect()
 }
 
 #[cfg(test)]

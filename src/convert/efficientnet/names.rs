@@ -2,6 +2,7 @@
 
 use super::super::checkpoint::Checkpoint;
 use super::family::Network;
+use super::fold::is_coded;
 use crate::artifact::{Group, Layout};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,9 +17,12 @@ pub(super) enum Style {
 
 impl Style {
     pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        if checkpoint.shape("_conv_stem.weight").is_some() {
+        let there = |conv| {
+            checkpoint.shape(&format!("{conv}.weight")).is_some() || is_coded(checkpoint, conv)
+        };
+        if there("_conv_stem") {
             Ok(Self::Underscored)
-        } else if checkpoint.shape("conv_stem.weight").is_some() {
+        } else if there("conv_stem") {
             Ok(Self::Timm)
         } else {
             Err(Error::new(

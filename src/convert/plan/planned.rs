@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::GroupPlan;
 use crate::artifact::{Group, Layout, Scheme};
+use crate::convert::coded::Size;
 use crate::convert::encode::NewTensor;
 use crate::quant::CentroidType;
 use crate::quant::pq::MAX_BLOCK;
@@ -67,19 +68,15 @@ impl PlannedTensor {
     }
 
     /// Lets codes of the checkpoint be stored as they are, if codes are what is planned. Whether they are.
-    pub(in crate::convert) fn keep_codes(
-        &mut self,
-        tensor: &NewTensor,
-        block: usize,
-        centroids: usize,
-    ) -> bool {
+    pub(in crate::convert) fn keep_codes(&mut self, tensor: &NewTensor, size: Size) -> bool {
         let planned = self.plan.scheme == Scheme::Pq || self.too_small;
-        if !planned || block > MAX_BLOCK {
+        if !planned || size.block > MAX_BLOCK {
             return false;
         }
         let plan = GroupPlan {
-            block,
-            centroids,
+            block: size.block,
+            centroids: size.centroids,
+            row_scale: size.row_scale,
             centroid_type: self.plan.centroid_type,
             ..GroupPlan::new(Scheme::Pq, tensor.group)
         };
