@@ -170,6 +170,25 @@ fn checkpoints_of_fairseq_are_trained() {
     }
 }
 
+/// Layers that a step leaves out have no hidden states to compare: without any of them a model is as its teacher.
+#[test]
+fn layers_left_out_are_not_compared() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let teacher = tiny.recipe("teacher", "", F32, TUNE);
+    finished(start(&teacher, Start::New, None).unwrap());
+    let stage = "[[stage]]\nname = \"same\"\nepochs = 2\nlearning-rate = 0.0\nlayer-drop = 0.95\n\
+                 distill = { logits = 0.0, hidden = 1.0 }\n";
+    let keys = "teacher = \"teacher/checkpoint\"\ndropout = 0.0\n";
+    let recipe = tiny.recipe("dropped", keys, F32, stage);
+    let text = fs::read_to_string(&recipe).unwrap();
+    let text = text.replace("model = \"model\"", "model = \"teacher/checkpoint\"");
+    fs::write(&recipe, text).unwrap();
+    finished(start(&recipe, Start::New, None).unwrap());
+    let steps = logged(&tiny.path("dropped"), "step");
+    assert!(steps.iter().any(|step| step["loss"] == 0.0), "{steps:?}");
+}
+
 #[test]
 fn a_teacher_teaches_a_smaller_model() {
     let _alone = alone();

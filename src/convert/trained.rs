@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, View};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::efficientnet::training;
 pub(crate) use super::encode::Trained;
 use super::encode::{NewTensor, Origin};
 use super::{Conversion, ConvertOptions, Model, PlannedTensor, Source, hf, tokenizer};
-use crate::artifact::write_file;
+use crate::artifact::{StoredTokenizer, write_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet;
 use crate::models::encoder::{Config, Family, Task};
@@ -154,11 +155,25 @@ impl Base {
         tensors.any(|tensor| matches!(tensor.origin, Origin::New(_)))
     }
 
-    /// SHA-256 of the checkpoint's weights.
-    pub(crate) fn source_digest(&self) -> &str {
+    /// SHA-256 of all that training starts from: the checkpoint's weights, its configuration as far as it counts,
+    /// and its tokenizer.
+    ///
+    /// # Errors
+    /// If the configuration is beyond what a file can hold.
+    pub(crate) fn source_digest(&self) -> Result<Vec<u8>> {
         let mut provenance = self.conversion.provenance.iter();
-        let digest = provenance.find(|(key, _)| key == "source_sha256");
-        digest.map_or("", |(_, digest)| digest)
+        let weights = provenance.find(|(key, _)| key == "source_sha256");
+        let (body, tokenizer) = match &self.conversion.model {
+            Model::Text(text) => (text.config.to_body()?, Some(&text.tokenizer)),
+            Model::Image(config) => (config.to_body()?, None),
+        };
+        let tokenizer: &[u8] = match tokenizer {
+            Some(StoredTokenizer::Json(bytes) | StoredTokenizer::Tables(bytes)) => bytes,
+            None => &[],
+        };
+        let weights = weights.map_or("", |(_, digest)| digest);
+        let parts = [weights.as_bytes(), &body, tokenizer].map(Sha256::digest);
+        Ok(Sha256::digest(parts.concat()).to_vec())
     }
 
     fn tensor(&self, name: &str) -> Option<&NewTensor> {

@@ -115,10 +115,10 @@ impl Forward<'_> {
     pub(super) fn run(&self, batch: &Batch, with_hidden: bool) -> Result<Outputs> {
         let config = self.config;
         let mut hidden = Vec::new();
-        let mut keep = |x: &Tensor| {
+        let mut keep = |x: Option<&Tensor>| {
             if with_hidden {
-                let rows = x.view([-1, config.hidden as i64]);
-                hidden.push(rows.index_select(0, &batch.real));
+                let rows = x.map(|x| x.view([-1, config.hidden as i64]));
+                hidden.push(rows.map(|rows| rows.index_select(0, &batch.real)));
             }
         };
         let mut sum = self.rows("embeddings.token", &batch.ids)?
@@ -129,12 +129,14 @@ impl Forward<'_> {
             embedded.replace(Some(sum.shallow_clone()));
         }
         let mut x = self.pass.drop(self.norm(&sum, "embeddings.norm")?);
-        keep(&x);
+        keep(Some(&x));
         for (layer, &of) in self.layer_of.iter().enumerate() {
-            if !self.pass.skips(layer) {
-                x = self.layer(x, &format!("layers.{of}"), batch.mask.as_ref())?;
+            if self.pass.skips(layer) {
+                keep(None);
+                continue;
             }
-            keep(&x);
+            x = self.layer(x, &format!("layers.{of}"), batch.mask.as_ref())?;
+            keep(Some(&x));
         }
         let answers = match self.config.task {
             Task::Classification { .. } => {

@@ -20,7 +20,7 @@ pub(super) struct Outputs {
     pub(super) answers: Tensor,
     /// What comes out of the embeddings (of an image's first convolution) and of each layer (block):
     /// `[real tokens, hidden]`, or `[images, height, width, channels]`. Empty unless asked for.
-    pub(super) hidden: Vec<Tensor>,
+    pub(super) hidden: Vec<Option<Tensor>>,
 }
 
 /// A kind of model: what its examples are, and what it makes of them.

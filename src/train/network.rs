@@ -63,7 +63,7 @@ impl Forward<'_> {
         for part in Part::all(self.config) {
             x = self.part(part, &x)?;
             if with_hidden && part != Part::Tail {
-                hidden.push(x.shallow_clone());
+                hidden.push(Some(x.shallow_clone()));
             }
         }
         Ok(Outputs { answers: x, hidden })

@@ -144,19 +144,22 @@ impl<'a, L: Learner> Run<'a, L> {
             }),
             None => None,
         };
-        let taught_by = teacher.as_ref().map(|teacher| teacher.base.source_digest());
+        let taught_by = match &teacher {
+            Some(teacher) => teacher.base.source_digest()?,
+            None => Vec::new(),
+        };
         let parts = [
-            &*recipe.digest,
-            &*division.digest,
-            model.base.source_digest(),
-            taught_by.unwrap_or_default(),
+            recipe.digest.as_bytes(),
+            division.digest.as_bytes(),
+            &model.base.source_digest()?,
+            &taught_by,
         ];
         Ok(Self {
             train: examples.train,
             labelled: examples.labelled,
             validation: examples.validation,
             taught,
-            digest: super::digest(parts.concat().as_bytes()),
+            digest: super::digest(&parts.concat()),
             data_digest: division.digest,
             test: division.test,
             recipe,

@@ -326,14 +326,18 @@ impl<L: Learner> Steps<'_, L> {
         if with_hidden {
             let layers = taught_by(distill, outputs.hidden.len(), taught.hidden.len())?;
             let errors = outputs.hidden.iter().zip(&layers);
+            // What a layer that was left out would have answered, nobody knows.
+            let there = outputs.hidden.iter().flatten().count();
             for (own, &layer) in errors {
-                let taught = &taught.hidden[layer];
+                let (Some(own), Some(taught)) = (own, &taught.hidden[layer]) else {
+                    continue;
+                };
                 let mut error = own.mse_loss(taught, Reduction::Mean);
                 if L::RELATIVE {
                     let size = taught.square().mean(Kind::Float);
                     error /= size.clamp_min(f64::from(f32::MIN_POSITIVE));
                 }
-                loss += error * (distill.hidden / layers.len() as f64);
+                loss += error * (distill.hidden / there as f64);
             }
         }
         Ok(loss)

@@ -140,3 +140,24 @@ fn a_changed_recipe_does_not_resume() {
     assert!(error.to_string().contains("have changed since"), "{error}");
     finished(start(&changed, Start::Overwrite, None).unwrap());
 }
+
+/// Nor is one of a model whose words or settings are others now.
+#[test]
+fn another_vocabulary_or_configuration_does_not_resume() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let recipe = tiny.recipe("run", "", "", TUNE);
+    start(&recipe, Start::New, Some(2)).unwrap();
+    for (file, from, to) in [
+        ("vocab.txt", "film\nplot", "plot\nfilm"),
+        ("config.json", "1e-12", "1e-6"),
+    ] {
+        let path = tiny.path("model").join(file);
+        let before = fs::read_to_string(&path).unwrap();
+        fs::write(&path, before.replace(from, to)).unwrap();
+        let error = start(&recipe, Start::Resume, None).unwrap_err();
+        assert!(error.to_string().contains("have changed since"), "{error}");
+        fs::write(&path, before).unwrap();
+    }
+    finished(start(&recipe, Start::Resume, None).unwrap());
+}
