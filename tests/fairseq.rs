@@ -216,6 +216,8 @@ fn codes_must_fit_their_centroids() {
     coded(&[16, 2, 2], vec![0; 16]).fails(&["fc1.assignments", "[16, 2, 2]"]);
     coded(&[257, 2], vec![0; 16]).fails(&["257 centroids"]);
     coded(&[16, 0], vec![0; 16]).fails(&["16 centroids of 0"]);
+    // A small file would be a matrix of a terabyte.
+    coded(&[16, 65], vec![0; 16]).fails(&["16 centroids of 65 values", "of 1 to 64"]);
     coded(&[16, 2], vec![0; 15]).fails(&["15 codes for 8 rows"]);
     coded(&[16, 2], vec![0; 16]).fails(&["encoder_attention_heads"]);
 }

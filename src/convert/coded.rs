@@ -6,7 +6,7 @@ use super::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::quant::CentroidType;
 use crate::quant::blocks::inverse_power_of_two;
-use crate::quant::pq::Pq;
+use crate::quant::pq::{MAX_BLOCK, Pq};
 
 /// Codes have one byte.
 const MAX_CENTROIDS: usize = 256;
@@ -49,9 +49,10 @@ impl Coded {
                 assignments.shape
             ));
         };
-        if !(1..=MAX_CENTROIDS).contains(&k) || block == 0 {
+        // Values in a block are bounded so that few codes are no huge matrix.
+        if !(1..=MAX_CENTROIDS).contains(&k) || !(1..=MAX_BLOCK).contains(&block) {
             return Err(format!(
-                "{k} centroids of {block} values; 1 to {MAX_CENTROIDS} can be read"
+                "{k} centroids of {block} values; 1 to {MAX_CENTROIDS} of 1 to {MAX_BLOCK} can be read"
             ));
         }
         let rows = rows.unwrap_or(blocks);

@@ -7,7 +7,6 @@ use crate::artifact::{Group, Layout, Scheme};
 use crate::convert::coded::Size;
 use crate::convert::encode::NewTensor;
 use crate::quant::CentroidType;
-use crate::quant::pq::MAX_BLOCK;
 
 /// A tensor and what becomes of it.
 #[derive(Debug, Clone)]
@@ -70,7 +69,7 @@ impl PlannedTensor {
     /// Lets codes of the checkpoint be stored as they are, if codes are what is planned. Whether they are.
     pub(in crate::convert) fn keep_codes(&mut self, tensor: &NewTensor, size: Size) -> bool {
         let planned = self.plan.scheme == Scheme::Pq || self.too_small;
-        if !planned || size.block > MAX_BLOCK {
+        if !planned {
             return false;
         }
         let plan = GroupPlan {
