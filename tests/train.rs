@@ -170,6 +170,73 @@ fn checkpoints_of_fairseq_are_trained() {
     }
 }
 
+/// In parts, too, each token counts once: losses of hidden states are means over tokens.
+#[test]
+fn accumulation_changes_no_loss() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let stage = "[[stage]]\nname = \"same\"\nepochs = 1\nlearning-rate = 0.0\n\
+                 distill = { logits = 0.5, hidden = 1.0 }\n";
+    finished(start(&tiny.recipe("teacher", "", F32, TUNE), Start::New, None).unwrap());
+    let losses = [1, 4].map(|parts| {
+        let keys =
+            format!("teacher = \"teacher/checkpoint\"\ndropout = 0.0\naccumulate = {parts}\n");
+        let output = format!("parts-{parts}");
+        finished(start(&tiny.recipe(&output, &keys, F32, stage), Start::New, None).unwrap());
+        let steps = logged(&tiny.path(&output), "step");
+        let losses = steps.iter().map(|step| step["loss"].as_f64().unwrap());
+        losses.collect::<Vec<f64>>()
+    });
+    assert!(!losses[0].is_empty());
+    for (whole, parts) in losses[0].iter().zip(&losses[1]) {
+        assert!((whole - parts).abs() < 1e-5 * whole, "{losses:?}");
+    }
+}
+
+/// The limit goes with the model: whoever uses it sees what it was measured with.
+#[test]
+fn a_limit_of_tokens_is_the_models_own() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let recipe = tiny.recipe("short", "", F32, &TUNE.replace("epochs = 4", "epochs = 1"));
+    let text = fs::read_to_string(&recipe).unwrap();
+    fs::write(
+        &recipe,
+        text.replace("[data]\n", "[data]\nmax-tokens = 6\n"),
+    )
+    .unwrap();
+    let done = finished(start(&recipe, Start::New, None).unwrap());
+    let model = TextClassifier::open(&done.artifact).unwrap();
+    assert!(model.classify(&["the film was great"]).is_ok());
+    let error = model.classify(&["the film was really great"]).unwrap_err();
+    assert!(error.to_string().contains("the limit is 6"), "{error}");
+    let artifact = centroid::Artifact::open(&done.artifact).unwrap();
+    let provenance = artifact.provenance();
+    let test = provenance.iter().find(|(key, _)| *key == "test").unwrap();
+    assert!(test.1.contains("texts cut to 6 tokens"), "{}", test.1);
+    let limit = done.checkpoint.unwrap().join("sentence_bert_config.json");
+    let limit: serde_json::Value = serde_json::from_slice(&fs::read(limit).unwrap()).unwrap();
+    assert_eq!(limit["max_seq_length"], 6);
+}
+
+/// A teacher's labels may stand in any order: a new head takes it.
+#[test]
+fn a_new_head_has_its_teachers_order_of_labels() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    finished(start(&tiny.recipe("teacher", "", F32, TUNE), Start::New, None).unwrap());
+    let config = tiny.path("teacher/checkpoint/config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    json["id2label"] = serde_json::json!({"0": "good", "1": "bad"});
+    json["label2id"] = serde_json::json!({"good": 0, "bad": 1});
+    fs::write(&config, json.to_string()).unwrap();
+    let stage = "[[stage]]\nname = \"s\"\nepochs = 1\ndistill = {}\n";
+    let recipe = tiny.recipe("student", "teacher = \"teacher/checkpoint\"\n", F32, stage);
+    let done = finished(start(&recipe, Start::New, None).unwrap());
+    let model = TextClassifier::open(&done.artifact).unwrap();
+    assert_eq!(model.labels(), ["good", "bad"]);
+}
+
 /// Layers that a step leaves out have no hidden states to compare: without any of them a model is as its teacher.
 #[test]
 fn layers_left_out_are_not_compared() {

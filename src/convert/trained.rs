@@ -21,16 +21,17 @@ use crate::models::encoder::{Config, Family, Task};
 use crate::text::Tokenizer;
 
 /// What is copied beside the weights of a new checkpoint, as far as it is there.
-const TOKENIZER_FILES: [&str; 7] = [
+const TOKENIZER_FILES: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
-    // The most tokens of a text.
-    "sentence_bert_config.json",
     "special_tokens_map.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
 ];
+
+/// Says how many tokens a text has at most.
+const LIMIT: &str = "sentence_bert_config.json";
 
 /// One of these is a tokenizer.
 const VOCABULARIES: [&str; 3] = ["tokenizer.json", "vocab.txt", "vocab.json"];
@@ -124,6 +125,13 @@ impl Base {
 
     pub(crate) fn config(&self) -> &Config {
         &self.conversion.text().config
+    }
+
+    /// Lets texts have at most so many tokens.
+    pub(crate) fn limit(&mut self, tokens: usize) {
+        if let Model::Text(text) = &mut self.conversion.model {
+            text.config.max_tokens = tokens;
+        }
     }
 
     pub(crate) fn notes(&self) -> &[String] {
@@ -287,8 +295,16 @@ impl Base {
             let bundle = tokenizer::collect(&self.directory, config.family)?;
             write_file(&directory.join("tokenizer.json"), &bundle.json, true)?;
         }
-        let text = format!("{:#}\n", Value::Object(json));
-        write_file(&directory.join("config.json"), text.as_bytes(), true)?;
+        let limit = self.directory.join(LIMIT);
+        let mut limits = match fs::read(&limit) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
+            Err(_) => serde_json::Map::new(),
+        };
+        limits.insert("max_seq_length".into(), json!(config.max_tokens));
+        for (name, json) in [(LIMIT, limits), ("config.json", json)] {
+            let text = format!("{:#}\n", Value::Object(json));
+            write_file(&directory.join(name), text.as_bytes(), true)?;
+        }
         // Last: without weights it is no checkpoint.
         write_file(
             &directory.join("model.safetensors"),

@@ -238,6 +238,40 @@ fn failure(error: csv::Error, line: u64) -> Error {
     }
 }
 
+/// An object each of whose keys is there once: which of two values is meant, nobody knows.
+struct Once(serde_json::Map<String, serde_json::Value>);
+
+impl<'de> serde::Deserialize<'de> for Once {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> serde::de::Visitor<'de> for Keys {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut pairs: A,
+            ) -> std::result::Result<Once, A::Error> {
+                let mut object = serde_json::Map::new();
+                while let Some((key, value)) = pairs.next_entry::<String, _>()? {
+                    if object.contains_key(&key) {
+                        let message = format!("the key {key:?} is there twice");
+                        return Err(serde::de::Error::custom(message));
+                    }
+                    object.insert(key, value);
+                }
+                Ok(Once(object))
+            }
+        }
+
+        from.deserialize_map(Keys)
+    }
+}
+
 fn json_lines(path: &Path, columns: &Columns) -> Result<Vec<Example>> {
     use serde_json::Value;
     let mut examples = Vec::new();
@@ -245,8 +279,7 @@ fn json_lines(path: &Path, columns: &Columns) -> Result<Vec<Example>> {
         if text.trim_ascii().is_empty() {
             continue;
         }
-        let object: serde_json::Map<String, Value> =
-            serde_json::from_slice(text).map_err(|error| on(line, error))?;
+        let Once(object) = serde_json::from_slice(text).map_err(|error| on(line, error))?;
         let value = |name: &str| match object.get(name) {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(Value::Bool(label)) if Some(name) == columns.label => Ok(label.to_string()),

@@ -142,6 +142,11 @@ fn bad_files_are_errors_that_name_the_line() {
         ),
         (
             "a.jsonl",
+            b"{\"text\": \"a\", \"label\": \"b\", \"text\": \"c\"}",
+            "line 1: the key \"text\" is there twice",
+        ),
+        (
+            "a.jsonl",
             b"{\"text\": \"a\"}",
             "line 1: there is no key \"label\"",
         ),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::recipe::{Part, Recipe, Stage, config};
 use crate::error::Result;
 
+const MAX_THREADS: usize = 1024;
 const GROUPS: [&str; 5] = ["ffn", "attention", "embedding", "position", "head"];
 const GROUPS_OF_IMAGES: [&str; 6] = [
     "stem",
@@ -28,7 +29,10 @@ impl Recipe {
             "accumulate is from 1 to batch",
         )?;
         ensure(self.save > 0, "save is at least 1")?;
-        ensure(self.threads != Some(0), "threads is at least 1")?;
+        ensure(
+            self.threads.is_none_or(|n| (1..=MAX_THREADS).contains(&n)),
+            "threads is from 1 to 1024",
+        )?;
         ensure(below_one(self.dropout), "dropout is from 0 to below 1")?;
         ensure(
             below_one(self.label_smoothing),
@@ -66,13 +70,13 @@ impl Recipe {
         self.plan()?;
         let mut names = HashSet::new();
         for (number, stage) in self.stages.iter().enumerate() {
-            let so_far = &self.stages[..=number];
+            let mut so_far = self.stages[..=number].iter();
             let wrong = |message: &str| config(format!("stage {:?}: {message}", stage.name));
             self.check_stage(stage).map_err(|e| wrong(e.message()))?;
             if !names.insert(&*stage.name) {
                 return Err(wrong("there are two of this name"));
             }
-            if stage.reassign.is_some() && so_far.iter().all(|stage| stage.quantize.is_empty()) {
+            if stage.reassign.is_some() && so_far.all(|stage| stage.quantize.is_empty()) {
                 return Err(wrong(
                     "reassign is for codes, and no stage has made any by then",
                 ));

@@ -1,7 +1,7 @@
 //! Labelled texts: divided, tokenized and put into batches.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use super::encoder::Text;
@@ -43,6 +43,9 @@ impl Division {
         let mut notes = Vec::new();
         let mut hashed = Vec::new();
         let mut seen: HashMap<_, String> = HashMap::new();
+        // The same to a reader, though not byte by byte: of images by their files' digests.
+        let mut alike: HashSet<String> = HashSet::new();
+        let mut digests: HashMap<String, String> = HashMap::new();
         // Texts for test come first, so that none of them is trained with.
         let mut load = |path: &Path, what: &str, columns: &Columns| -> Result<Vec<Example>> {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -57,18 +60,30 @@ impl Division {
                         return Err(Error::new(ErrorKind::Input, message).in_file(file));
                     }
                     let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
-                    hashed.push(super::digest(&bytes));
+                    let digest = super::digest(&bytes);
+                    hashed.push(digest.clone());
                     example.text = file.to_string_lossy().into_owned();
+                    digests.insert(example.text.clone(), digest);
                 }
             }
             let before = all.len();
             let key = |example: &Example| (example.text.clone(), example.text_b.clone());
+            let folded = |example: &Example| match digests.get(&example.text) {
+                Some(digest) => digest.clone(),
+                None => {
+                    let second = example.text_b.as_deref().unwrap_or_default();
+                    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+                    // No word holds a line break.
+                    format!("{}\n{}", words(&example.text), words(second)).to_lowercase()
+                }
+            };
             let mut kept = Vec::with_capacity(before);
-            let mut contrary = 0;
+            let (mut contrary, mut like) = (0, 0);
             for example in all {
                 match seen.entry(key(&example)) {
                     Entry::Vacant(entry) => {
                         entry.insert(example.label.clone());
+                        like += usize::from(!alike.insert(folded(&example)));
                         kept.push(example);
                     }
                     Entry::Occupied(entry) => {
@@ -85,6 +100,15 @@ impl Division {
                 };
                 notes.push(format!(
                     "{what}: {again} {noun} were there before{with} and are left out"
+                ));
+            }
+            if like > 0 {
+                let how = match data.image {
+                    Some(_) => "have the same bytes as an earlier one",
+                    None => "are an earlier one but for case and spaces",
+                };
+                notes.push(format!(
+                    "{what}: {like} {noun} {how}: training and test may share them"
                 ));
             }
             if kept.is_empty() {

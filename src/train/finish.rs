@@ -126,7 +126,8 @@ impl<L: Learner> Run<'_, L> {
         write_file(&watch.paths.answers, &lines, true)?;
         let conversion = self.model.base.conversion_mut();
         if !self.test.is_empty() {
-            conversion.add_provenance("test", tested.summary());
+            let cut = self.cut.as_ref().map(|cut| format!("; {cut}"));
+            conversion.add_provenance("test", tested.summary() + &cut.unwrap_or_default());
         }
         let written = conversion.write(&watch.paths.artifact, true, &|_| ())?;
         for (number, (mode, measured)) in tested.measured().into_iter().enumerate() {
@@ -166,7 +167,11 @@ impl<L: Learner> Run<'_, L> {
 /// The stages in a line.
 fn summary(recipe: &Recipe) -> String {
     let stages = recipe.stages.iter().map(|stage| {
-        let mut parts = vec![format!("{} epochs", stage.epochs)];
+        let mut parts = vec![match stage.patience {
+            // Which of them was the best is in the log.
+            Some(patience) => format!("at most {} epochs (patience {patience})", stage.epochs),
+            None => format!("{} epochs", stage.epochs),
+        }];
         if let Some(noise) = &stage.noise {
             parts.push(format!("noise {:?} {:?}", noise.form, noise.rate).to_lowercase());
         }

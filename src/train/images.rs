@@ -329,6 +329,7 @@ impl<'a> Run<'a, Images> {
             labelled,
             validation,
             test,
+            cut: None,
         };
         Self::of(recipe, division, (model, teacher), examples)
     }

@@ -61,9 +61,10 @@ impl Forward<'_> {
         let mut hidden = Vec::new();
         let mut x = x.shallow_clone();
         for part in Part::all(self.config) {
+            let left_out = matches!(part, Part::Block(at) if self.leaves_out(at));
             x = self.part(part, &x)?;
             if with_hidden && part != Part::Tail {
-                hidden.push(Some(x.shallow_clone()));
+                hidden.push((!left_out).then(|| x.shallow_clone()));
             }
         }
         Ok(Outputs { answers: x, hidden })
@@ -96,11 +97,21 @@ impl Forward<'_> {
         self.convolve(x, &weight.permute([0, 3, 1, 2]), "stem", windows, 1)
     }
 
+    /// Whether a block is skipped: only one that adds to its input may be.
+    fn leaves_out(&self, at: usize) -> bool {
+        let blocks = &self.config.blocks;
+        let inputs = match at {
+            0 => self.config.stem,
+            _ => blocks[at - 1].channels,
+        };
+        blocks[at].stride == 1 && blocks[at].channels == inputs && self.pass.skips(at)
+    }
+
     fn block(&self, x: &Tensor, at: usize, block: &Block, windows: &Windows) -> Result<Tensor> {
         let name = |layer: &str| format!("blocks.{at}.{layer}");
         let inputs = x.size()[3];
         let adds = block.stride == 1 && inputs == block.channels as i64;
-        if adds && self.pass.skips(at) {
+        if self.leaves_out(at) {
             return Ok(x.shallow_clone());
         }
         let wide = match block.expanded as i64 {

@@ -56,7 +56,10 @@ pub enum Range {
 
 /// A rate that stays, or that goes from one value to another in the course of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "noise.rate is a number, or two in brackets: the first and the last"
+)]
 pub enum Rate {
     /// Always this one.
     Constant(f64),
@@ -149,8 +152,36 @@ impl Noise {
         if self.refresh == 0 || self.iterations == 0 {
             return wrong("noise.refresh and noise.iterations are at least 1".into());
         }
-        if self.rescale && self.form != Form::Proxy {
-            return wrong("noise.rescale is for the form proxy".into());
+        let of_integers = matches!(self.form, Form::Int8 | Form::Int4);
+        for (key, given, right, whose) in [
+            (
+                "rescale",
+                self.rescale,
+                self.form == Form::Proxy,
+                "form proxy",
+            ),
+            (
+                "range",
+                self.range != Range::default(),
+                of_integers,
+                "forms int8 and int4",
+            ),
+            (
+                "iterations",
+                self.iterations != iterations(),
+                self.form == Form::Exact,
+                "form exact",
+            ),
+            (
+                "refresh",
+                self.refresh != refresh(),
+                self.form != Form::Proxy,
+                "forms that look at the weights, which proxy does not",
+            ),
+        ] {
+            if given && !right {
+                return wrong(format!("noise.{key} is for the {whose}"));
+            }
         }
         Ok(())
     }

@@ -58,7 +58,9 @@ impl Curves {
         let mut curves = Self::default();
         // Steps of the stages before, and of this one.
         let (mut before, mut within) = (0, 0);
-        for (number, line) in (1..).zip(text.lines()) {
+        // What a run that was killed wrote last may be cut off.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for (number, line) in (1..).zip(text[..whole].lines()) {
             let line: Line =
                 serde_json::from_str(line).map_err(|e| wrong(format!("line {number}: {e}")))?;
             if let Some(name) = line.stage
@@ -171,6 +173,9 @@ mod tests {
     fn steps_of_stages_follow_each_other() {
         let curves = Curves::read(LOG).unwrap();
         assert_eq!(curves.loss, [(10.0, 2.0), (20.0, 1.0), (30.0, 0.5)]);
+        // As a killed run leaves it.
+        let curves = Curves::read(&format!("{LOG}{{\"event\":\"st")).unwrap();
+        assert_eq!(curves.loss.len(), 3);
         assert_eq!(curves.scores, [(20.0, 50.0), (20.0, 25.0)]);
         assert_eq!(curves.stages, [(0.0, "a".into()), (20.0, "b".into())]);
         assert_eq!(curves.steps, 50.0);

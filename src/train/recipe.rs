@@ -362,6 +362,30 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Files and directories that are read, by their keys.
+    pub(super) fn inputs(&self) -> Vec<(&'static str, &Path)> {
+        let mut inputs = vec![("data.train", &*self.data.train)];
+        let optional = [
+            ("model", &self.model),
+            ("teacher", &self.teacher),
+            ("data.unlabelled", &self.data.unlabelled),
+        ];
+        inputs.extend(
+            optional
+                .into_iter()
+                .filter_map(|(key, path)| Some((key, path.as_deref()?))),
+        );
+        for (key, part) in [
+            ("data.validation", &self.data.validation),
+            ("data.test", &self.data.test),
+        ] {
+            if let Part::File(file) = part {
+                inputs.push((key, file));
+            }
+        }
+        inputs
+    }
+
     /// How tensors are to be quantized.
     ///
     /// # Errors

@@ -136,6 +136,7 @@ pub fn run(
         tch::set_num_threads(threads as i32);
     }
     let paths = Paths::new(&recipe.output);
+    paths.spare(&recipe.inputs())?;
     let resumes = paths.earlier(start)?;
     let start = (start, resumes);
     match recipe.data.image {

@@ -14,7 +14,7 @@ use super::noise::Noise;
 use super::recipe::{Recipe, Stage};
 use super::run::{Event, SCORED, Start};
 use super::stage::{Model, taught_by};
-use crate::artifact::Scheme;
+use crate::artifact::{Group, Scheme};
 use crate::convert::PlannedTensor;
 use crate::data::Example;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,6 +68,30 @@ impl Paths {
         }
     }
 
+    /// Refuses to write over what a run reads.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub(super) fn spare(&self, inputs: &[(&str, &Path)]) -> Result<()> {
+        let real = |path: &Path| path.canonicalize().ok();
+        let outputs = [
+            &self.answers,
+            &self.artifact,
+            &self.checkpoint,
+            &self.log,
+            &self.state,
+        ];
+        for (key, input) in inputs {
+            let Some(input) = real(input) else { continue };
+            let mut real_outputs = outputs.iter().filter_map(|output| real(output));
+            if real_outputs.any(|output| input.starts_with(&output)) {
+                let message = format!("{key} would be overwritten: output is where it lies");
+                return Err(Error::new(ErrorKind::Config, message).in_file(input));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether there is a state to go on from.
     pub(super) fn earlier(&self, start: Start) -> Result<bool> {
         let wrong =
@@ -86,6 +110,10 @@ impl Paths {
                 "an unfinished run is there; --resume goes on with it, --force starts anew",
                 &self.state,
             ),
+            // It is written before the artifact.
+            Start::New if self.checkpoint.exists() => {
+                wrong("is there already; --force starts anew", &self.checkpoint)
+            }
             _ => Ok(false),
         }
     }
@@ -111,6 +139,8 @@ pub(super) struct Run<'a, L: Learner> {
     /// What the teacher answers, if there is one.
     pub(super) taught: Option<Taught>,
     pub(super) test: Vec<Example>,
+    /// How many of those were cut, and to what.
+    pub(super) cut: Option<String>,
     /// Of everything that decides the result.
     pub(super) digest: String,
     pub(super) data_digest: String,
@@ -124,6 +154,8 @@ pub(super) struct Examples<E> {
     pub(super) validation: Vec<E>,
     /// None if they have labels, with which they are tested.
     pub(super) test: Vec<E>,
+    /// How many texts for test were cut, and to what.
+    pub(super) cut: Option<String>,
 }
 
 impl<'a, L: Learner> Run<'a, L> {
@@ -137,6 +169,15 @@ impl<'a, L: Learner> Run<'a, L> {
         (model, teacher): (Model<L>, Option<Model<L>>),
         examples: Examples<L::Example>,
     ) -> Result<Self> {
+        if examples.validation.is_empty()
+            && let Some(stage) = recipe.stages.iter().find(|s| s.patience.is_some())
+        {
+            let message = format!(
+                "stage {:?}: patience needs data.validation, and there are none for it",
+                stage.name
+            );
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         let taught = match &teacher {
             Some(teacher) => Some(Taught {
                 validation: teacher.answers(&examples.validation, SCORED)?,
@@ -162,6 +203,7 @@ impl<'a, L: Learner> Run<'a, L> {
             digest: super::digest(&parts.concat()),
             data_digest: division.digest,
             test: division.test,
+            cut: examples.cut,
             recipe,
             model,
             teacher,
@@ -249,7 +291,36 @@ fn check<'a, L: Learner>(
             _ => {}
         }
     }
+    let codes: Vec<&PlannedTensor> = (model.base.planned().iter())
+        .filter(|tensor| tensor.plan.scheme == Scheme::Pq && !done.contains(&*tensor.name))
+        .filter(|tensor| stage.quantize.iter().any(|part| names(part, tensor)))
+        .collect();
+    for (key, given) in [
+        ("calibrate", stage.calibrate.is_some()),
+        ("weigh-inputs", stage.weigh_inputs),
+    ] {
+        if given && codes.is_empty() {
+            return wrong(format!(
+                "{key} is for codes, and by the plan quantize makes none"
+            ));
+        }
+    }
+    // Rows of tables are looked up, and filters of windows have no input of their own.
+    let measured = |tensor: &&PlannedTensor| {
+        !matches!(
+            tensor.group,
+            Group::Embedding | Group::Position | Group::Depthwise | Group::Stem
+        )
+    };
+    if stage.weigh_inputs && !codes.iter().any(measured) {
+        return wrong("weigh-inputs: what quantize names has no inputs to weigh".into());
+    }
     done.extend(model.weights.to_quantize(Some(&stage.quantize)));
+    let is_pq =
+        |tensor: &PlannedTensor| tensor.plan.scheme == Scheme::Pq && done.contains(&*tensor.name);
+    if stage.reassign.is_some() && !model.base.planned().iter().any(is_pq) {
+        return wrong("reassign is for codes, and no stage has made any by then".into());
+    }
     if let Some(Noise { groups, .. }) = &stage.noise {
         let mut reached = model.weights.to_quantize(groups.as_deref()).peekable();
         if reached.peek().is_none() {

@@ -253,10 +253,15 @@ impl<L: Learner> Steps<'_, L> {
         let mut rng = Rng::new(mix(&[seeds[0], seeds[1], seeds[2], 2]));
         let (learner, stage) = (&model.learner, self.stage);
         let examples = learner.varied(stage, self.examples, numbers, &mut rng);
+        let whole: usize = examples.iter().map(|example| L::length(example)).sum();
         for part in examples.chunks(examples.len().div_ceil(self.recipe.accumulate)) {
             let part: Vec<&L::Example> = part.iter().map(|example| &**example).collect();
-            let share = part.len() as f64 / examples.len() as f64;
-            let part = self.loss(model, &pass, &part)? * share;
+            let length: usize = part.iter().map(|example| L::length(example)).sum();
+            let shares = Shares {
+                examples: part.len() as f64 / examples.len() as f64,
+                length: length as f64 / whole as f64,
+            };
+            let part = self.loss(model, &pass, &part, shares)?;
             loss += part.double_value(&[]);
             if !loss.is_finite() {
                 return Err(self.diverged(clock, "the loss is not finite"));
@@ -294,7 +299,14 @@ impl<L: Learner> Steps<'_, L> {
         Error::new(ErrorKind::Input, message)
     }
 
-    fn loss(&self, model: &Model<L>, pass: &Pass<'_>, examples: &[&L::Example]) -> Result<Tensor> {
+    /// What a part of a step adds to its loss.
+    fn loss(
+        &self,
+        model: &Model<L>,
+        pass: &Pass<'_>,
+        examples: &[&L::Example],
+        shares: Shares,
+    ) -> Result<Tensor> {
         let batch = model.batch(examples)?;
         let smoothing = self.recipe.label_smoothing;
         let by_labels = |logits: &Tensor| {
@@ -304,7 +316,7 @@ impl<L: Learner> Steps<'_, L> {
         };
         let forward = |with_hidden| model.learner.forward(pass, &batch, with_hidden);
         let (Some(distill), Some(teacher)) = (&self.stage.distill, self.teacher) else {
-            return Ok(by_labels(&forward(false)?.answers));
+            return Ok(by_labels(&forward(false)?.answers) * shares.examples);
         };
         let with_hidden = distill.hidden > 0.0;
         let taught = teacher.outputs(&batch, with_hidden, self.recipe.bf16)?;
@@ -323,6 +335,7 @@ impl<L: Learner> Steps<'_, L> {
             let cosines = Tensor::cosine_similarity(own, by_teacher, -1, 1e-8);
             loss += (1.0 - cosines.mean(Kind::Float)) * of_embedding;
         }
+        loss *= shares.examples;
         if with_hidden {
             let layers = taught_by(distill, outputs.hidden.len(), taught.hidden.len())?;
             let errors = outputs.hidden.iter().zip(&layers);
@@ -337,11 +350,20 @@ impl<L: Learner> Steps<'_, L> {
                     let size = taught.square().mean(Kind::Float);
                     error /= size.clamp_min(f64::from(f32::MIN_POSITIVE));
                 }
-                loss += error * (distill.hidden / there as f64);
+                loss += error * (shares.length * distill.hidden / there as f64);
             }
         }
         Ok(loss)
     }
+}
+
+/// How much of a step a part of it is.
+#[derive(Clone, Copy)]
+struct Shares {
+    /// Of its examples, which answers are of.
+    examples: f64,
+    /// Of their lengths, which hidden states are of.
+    length: f64,
 }
 
 /// The Kullback-Leibler divergence of the teacher's softmax from ours, both at a temperature, times its square.

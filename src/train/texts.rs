@@ -183,21 +183,32 @@ impl<'a> Run<'a, Texts> {
             share: recipe.share,
             ..ConvertOptions::default()
         };
-        let load = |directory: &Path, options: &ConvertOptions| {
-            load(recipe, directory, options, &division.labels, device)
+        let load = |directory: &Path, options: &ConvertOptions, labels: &[String]| {
+            load(recipe, directory, options, labels, device)
         };
         let Some(directory) = &recipe.model else {
             let message = "model: a model of texts starts from a checkpoint";
             return Err(Error::new(ErrorKind::Config, message));
         };
-        let mut model = load(directory, &options)?;
+        let teacher = match &recipe.teacher {
+            Some(directory) => {
+                let teacher = load(directory, &ConvertOptions::default(), &division.labels)?;
+                Some((directory, teacher))
+            }
+            None => None,
+        };
+        // A new head has its labels in the teacher's order.
+        let labels = match &teacher {
+            Some((_, teacher)) if !teacher.base.labels().is_empty() => teacher.base.labels(),
+            _ => &division.labels,
+        };
+        let mut model = load(directory, &options, labels)?;
         report(Event::Plan(model.base.planned()));
         for note in division.notes.iter().chain(model.base.notes()) {
             report(Event::Note(note));
         }
-        let teacher = match &recipe.teacher {
-            Some(directory) => {
-                let teacher = load(directory, &ConvertOptions::default())?;
+        let teacher = match teacher {
+            Some((directory, teacher)) => {
                 fits(recipe, &teacher, &model).map_err(|e| e.in_file(directory))?;
                 Some(teacher)
             }
@@ -236,19 +247,24 @@ impl<'a> Run<'a, Texts> {
                 return Err(Error::new(ErrorKind::Checkpoint, message).in_file(directory));
             }
         }
+        let labels = model.base.labels().to_vec();
+        if recipe.data.max_tokens.is_some() {
+            // What is longer is refused or cut by those who use the model, too.
+            model.base.limit(limit);
+        }
         let mut texts = |examples: &[Example], what: &str| {
-            let (texts, cut) = tokenize(examples, &tokenizer, model.base.labels(), limit)?;
+            let (texts, cut) = tokenize(examples, &tokenizer, &labels, limit)?;
             if cut > 0 {
                 report(Event::Note(&format!(
                     "{what}: {cut} texts were cut to {limit} tokens"
                 )));
             }
-            Ok::<_, Error>(texts)
+            Ok::<_, Error>((texts, cut))
         };
-        let mut train = texts(&division.train, "train")?;
+        let mut train = texts(&division.train, "train")?.0;
         let labelled = train.len();
-        train.extend(texts(&division.unlabelled, "unlabelled")?);
-        let validation = texts(&division.validation, "validation")?;
+        train.extend(texts(&division.unlabelled, "unlabelled")?.0);
+        let validation = texts(&division.validation, "validation")?.0;
         let mut stages = recipe.stages.iter();
         let replaces = stages.any(|s| s.distill.as_ref().is_some_and(|d| d.replace > 0.0));
         model.learner.neighbours = match &teacher {
@@ -259,15 +275,17 @@ impl<'a> Run<'a, Texts> {
             }
             _ => None,
         };
-        let test = match &recipe.data.label {
-            Some(_) => Vec::new(),
-            None => texts(&division.test, "test")?,
-        };
+        let (mut test, cut) = texts(&division.test, "test")?;
+        if recipe.data.label.is_some() {
+            test.clear();
+        }
+        let cut = (cut > 0).then(|| format!("{cut} texts cut to {limit} tokens"));
         let examples = Examples {
             train,
             labelled,
             validation,
             test,
+            cut,
         };
         Self::of(recipe, division, (model, teacher), examples)
     }

@@ -39,6 +39,25 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
                 .replacen("\"s\"", "\"first\"", 1),
             "stage \"s\": noise: everything in its groups is quantized by then",
         ),
+        // What no key would change.
+        (
+            "",
+            "[plan]\nscheme = \"int8\"\n",
+            &format!("{quantize}calibrate = 9\n"),
+            "stage \"s\": calibrate is for codes, and by the plan quantize makes none",
+        ),
+        (
+            "",
+            "[plan]\nscheme = \"int8\"\n",
+            &format!("{quantize}reassign = 9\n"),
+            "stage \"s\": reassign is for codes",
+        ),
+        (
+            "",
+            &*tiny.plan(),
+            &format!("{quantize}weigh-inputs = true\n").replace("ffn", "embedding"),
+            "stage \"s\": weigh-inputs: what quantize names has no inputs",
+        ),
         (
             "",
             &*tiny.plan(),
@@ -64,6 +83,11 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         (
             "label = \"label\"",
             "max-tokens = 1000\nlabel = \"label\"",
+            ErrorKind::Config,
+        ),
+        (
+            "[[stage]]",
+            "validation = 1e-4\n[[stage]]\npatience = 1",
             ErrorKind::Config,
         ),
         // That is no line's fault.
@@ -117,6 +141,30 @@ fn teachers_that_do_not_fit_are_refused() {
     fs::write(&recipe, text.replace("model = \"model\"", &model)).unwrap();
     let error = start(&recipe, Start::New, None).unwrap_err().to_string();
     assert!(error.contains("set data.max-tokens"), "{error}");
+}
+
+/// What a run reads it does not write over.
+#[test]
+fn a_run_does_not_overwrite_what_it_starts_from() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let one = TUNE.replace("epochs = 4", "epochs = 1");
+    start(&tiny.recipe("first", "", F32, &one), Start::New, None).unwrap();
+    let weights = tiny.path("first/checkpoint/model.safetensors");
+    let before = fs::read(&weights).unwrap();
+    let recipe = tiny.recipe("first", "", F32, &one);
+    let text = fs::read_to_string(&recipe).unwrap();
+    let text = text.replace("model = \"model\"", "model = \"first/checkpoint\"");
+    fs::write(&recipe, &text).unwrap();
+    for mode in [Start::New, Start::Overwrite, Start::Resume] {
+        let error = start(&recipe, mode, None).unwrap_err().to_string();
+        assert!(error.contains("model would be overwritten"), "{error}");
+    }
+    // A checkpoint is a result, too.
+    fs::remove_file(tiny.path("first/model.centroid")).unwrap();
+    let error = start(&tiny.recipe("first", "", F32, &one), Start::New, None).unwrap_err();
+    assert!(error.to_string().contains("is there already"), "{error}");
+    assert!(before == fs::read(&weights).unwrap());
 }
 
 /// A learning rate that destroys the model stops the run, and the last state stays.

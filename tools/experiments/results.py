@@ -1,5 +1,7 @@
 """Run files, and what runs gave."""
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
@@ -15,6 +17,15 @@ RUNS = ROOT / ".cache/experiments/runs"
 FOLDS = 5
 FINISHED = ROOT / "benches/results/training.jsonl"
 LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def alone():
+    """Only one thread of one driver at a time."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with LOCK, open(RUNS / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def toml(value):
@@ -107,7 +118,7 @@ def keep(data, row, fold, result, device):
         new["fp32"] = right(answered(data, "fp32", fold))
     if note := row != "fp32" and unlike(device):
         new["note"] = note
-    with LOCK:
+    with alone():
         known = [r for k, r in finished().items() if k[:3] != (data, row, fold)]
         known.append(new)
         known.sort(key=lambda r: (r["data"], list(rows(1)).index(r["row"]), r["fold"]))
@@ -148,5 +159,4 @@ def compared(data, row, base):
         "difference": 100 * sum(differences) / len(differences),
         "interval": interval(differences),
         "weight_bytes": pairs[0][0]["weight_bytes"],
-        "ratio": pairs[0][0]["compression_ratio"],
     }

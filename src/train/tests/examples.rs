@@ -70,6 +70,20 @@ fn parts_do_not_overlap_and_repetitions_go() {
     );
 }
 
+/// Whether they are the same depends on the model: they are told.
+#[test]
+fn texts_that_are_nearly_the_same_are_counted() {
+    let alike = texts(100) + "Text  7\ta\n TEXT 8 \tb\ntext 7 8\ta\n";
+    let division = division(&alike, |_| ()).unwrap();
+    let all = division.train.len() + division.validation.len() + division.test.len();
+    assert_eq!(all, 103);
+    let note = &division.notes[0];
+    assert!(
+        note.starts_with("train: 2 texts are an earlier one but"),
+        "{note}"
+    );
+}
+
 #[test]
 fn folds_cover_everything_once() {
     let mut all = HashSet::new();

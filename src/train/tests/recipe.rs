@@ -153,6 +153,26 @@ fn mistakes_are_named() {
             "epochs = 1\nnoise = { form = \"proxy\", rate = 1 }",
             "stage \"tune\": noise.rate: 1 is not from 0 to below 1",
         ),
+        (
+            "epochs = 1",
+            "epochs = 1\nnoise = { form = \"exact\", rate = [0.1, 0.2, 0.3] }",
+            "noise.rate is a number, or two in brackets",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\nnoise = { form = \"proxy\", rate = 0.1, range = \"tensor\" }",
+            "noise.range is for the forms int8 and int4",
+        ),
+        (
+            "epochs = 1",
+            "epochs = 1\nnoise = { form = \"mean\", rate = 0.1, iterations = 7 }",
+            "noise.iterations is for the form exact",
+        ),
+        (
+            "model = ",
+            "threads = 3000000000\nmodel = ",
+            "threads is from 1 to 1024",
+        ),
     ] {
         let text = MINIMAL.replace(from, to);
         assert_ne!(text, MINIMAL, "{from}");
