@@ -545,12 +545,29 @@ fn config_of_timm_says_what_the_weights_do_not() {
     let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
     let expected = ["tench, Tinca tinca", "n2", "n3", "n4", "ox"];
     assert_eq!(artifact.labels().unwrap(), expected);
+    // Of the same words each says which class it is; and what the names were called before.
+    let folder = saved("tf_efficientnet_lite0", |config| {
+        let of = config.as_object_mut().unwrap();
+        of.remove("label_names");
+        of.insert(
+            "labels".into(),
+            serde_json::json!(["n1", "n2", "n3", "n4", "n5"]),
+        );
+        of.insert(
+            "label_descriptions".into(),
+            serde_json::json!({"n1": "crane", "n4": "crane"}),
+        );
+    });
+    let conversion = Conversion::efficientnet(folder.path(), None, &f32_options()).unwrap();
+    let artifact = Artifact::from_bytes(&conversion.to_bytes(&|_| ()).unwrap().0).unwrap();
+    let expected = ["crane (n1)", "n2", "n3", "crane (n4)", "n5"];
+    assert_eq!(artifact.labels().unwrap(), expected);
 }
 
 #[test]
 fn configs_of_timm_that_do_not_fit_are_errors() {
     type Change = fn(&mut serde_json::Value);
-    let changes: [(Change, &str); 14] = [
+    let changes: [(Change, &str); 19] = [
         (
             |c| c["architecture"] = "resnet50".into(),
             "architecture: network \"resnet50\" is unknown",
@@ -594,6 +611,26 @@ fn configs_of_timm_that_do_not_fit_are_errors() {
             "pretrained_cfg.std: [1,2] is not three numbers",
         ),
         (
+            |c| c["pretrained_cfg"]["std"] = serde_json::json!([0, 1, 1]),
+            "pretrained_cfg.std: not three finite numbers, or not above 0",
+        ),
+        (
+            |c| c["pretrained_cfg"]["mean"] = serde_json::json!([1e39, 0, 0]),
+            "pretrained_cfg.mean: not three finite numbers",
+        ),
+        (
+            |c| c["pretrained_cfg"]["crop_mode"] = 3.into(),
+            "pretrained_cfg.crop_mode: 3 is not a string",
+        ),
+        (
+            |c| c["label_names"] = serde_json::json!(["a", "b", "a", "d", "e"]),
+            "label_names: two classes are called \"a\"",
+        ),
+        (
+            |c| c["label_names"] = serde_json::json!(["a", "b", " ", "d", "e"]),
+            "label_names: the name of class 2 is empty",
+        ),
+        (
             |c| c["label_names"] = serde_json::json!(["a", "b"]),
             "label_names: 2 names for 5 logits",
         ),
@@ -611,17 +648,16 @@ fn configs_of_timm_that_do_not_fit_are_errors() {
     for (change, words) in changes {
         fails(&saved("tf_efficientnet_lite0", change), None, words);
     }
-    // A deviation of 0 is found where it would be stored.
+    // A size beyond all limits is found where it would be stored.
     let folder = saved("tf_efficientnet_lite0", |c| {
-        c["pretrained_cfg"]["std"] = serde_json::json!([0, 1, 1])
+        c["pretrained_cfg"]["input_size"] = serde_json::json!([3, 5000, 5000])
     });
     let error = Conversion::efficientnet(folder.path(), None, &f32_options());
+    let error = error.err().unwrap().to_string();
+    let directory = folder.path().to_string_lossy();
     assert!(
-        error
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("a deviation not above 0")
+        error.contains("size is 5000") && error.contains(&*directory),
+        "{error}"
     );
     // Two names that contradict each other, and one that leaves open what the file says.
     let folder = saved("tf_efficientnet_lite0", |_| ());

@@ -52,6 +52,17 @@ fn compare(name: &str) {
     assert_eq!(codes[..5], [0, 6, 12, 18, 1]);
 }
 
+/// Torch reads the opposite of what is stored: better none than those.
+#[test]
+fn negated_views_are_errors_where_they_are_read() {
+    let checkpoint = open("negated.pt");
+    assert_eq!(checkpoint.values("plain").unwrap(), [1.0, 1.0]);
+    for name in ["negated", "imaginary"] {
+        let error = checkpoint.values(name).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("(neg)"), "{error}");
+    }
+}
+
 #[test]
 fn every_layout_of_torch_gives_its_tensors() {
     for name in ["zip.pt", "legacy.pt", "protocol4.pt", "legacy4.pt"] {

@@ -4,8 +4,8 @@
 //! nothing stops another process from changing it.
 #![allow(unsafe_code)]
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -130,11 +130,15 @@ impl Deref for Bytes {
 }
 
 fn open(path: &Path) -> Result<(File, usize)> {
+    let regular = |metadata: io::Result<Metadata>| match metadata {
+        Ok(metadata) if metadata.is_file() => Ok(metadata),
+        Ok(_) => Err(Error::new(ErrorKind::Io, "not a regular file").in_file(path)),
+        Err(e) => Err(Error::io(path, e)),
+    };
+    // Opening a pipe would wait for somebody to write into it.
+    regular(path.metadata())?;
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
-    if !metadata.is_file() {
-        return Err(Error::new(ErrorKind::Io, "not a regular file").in_file(path));
-    }
+    let metadata = regular(file.metadata())?;
     let len = usize::try_from(metadata.len())
         .map_err(|_| Error::format("the file is larger than the address space").in_file(path))?;
     Ok((file, len))

@@ -114,6 +114,9 @@ pub struct Convert {
     /// Labels of a classifier: a,b,c [default: what the checkpoint says]
     #[arg(long, value_name = "LIST", value_parser = values::labels)]
     labels: Option<Labels>,
+    /// The same from a file, one a line: names may have commas then
+    #[arg(long, value_name = "FILE", conflicts_with = "labels")]
+    labels_file: Option<PathBuf>,
 }
 
 /// The flags that `bench` has, too.
@@ -278,13 +281,18 @@ impl Convert {
             Some(file) => (read_lines(file)?, Vec::new()),
             None => Default::default(),
         };
+        let labels = match (&self.labels, &self.labels_file) {
+            (Some(labels), _) => Some(labels.0.clone()),
+            (None, Some(file)) => Some(values::labels_of(file)?),
+            (None, None) => None,
+        };
         Ok(ConvertOptions {
             plan,
             layers: self.layers.clone().map(|layers| layers.0),
             share: self.quantization.share.unwrap_or(0),
             pooling: self.pooling,
             normalize: self.normalize,
-            labels: self.labels.clone().map(|labels| labels.0),
+            labels,
             calibration,
             pictures,
             image_size: self.image_size,

@@ -1,5 +1,6 @@
 //! `centroid evaluate`
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use centroid::data::{Columns, Example, Scores, read};
@@ -14,6 +15,8 @@ use super::progress::Progress;
 
 /// Labels up to which all are shown, with a confusion matrix.
 const FEW: usize = 50;
+/// The same of JSON: a square of numbers, each on its line.
+const MANY: usize = 1000;
 
 /// Texts of a call: enough for the classifier to sort them by length.
 const CALL: usize = 512;
@@ -24,9 +27,10 @@ const CALL: usize = 512;
 /// this runtime (and nothing else) for the best label of each text or image, and prints accuracy with its
 /// standard error, macro-F1, the share of the most frequent label, scores of each label, and the confusion
 /// matrix; of more than 50 labels those that are in the data or among the answers, and a matrix if these are at
-/// most 50. With `--json`: {"file", "data", "mode", "kernel", "n", "truncated", "accuracy", "standard_error", "macro_f1",
+/// most 50 (with `--json`: 1000). With `--json`: {"file", "data", "mode", "kernel", "n", "truncated", "accuracy", "standard_error", "macro_f1",
 /// "majority": {"label", "share"}, "labels": [{"label", "n", "answers", "precision", "recall", "f1"},
-/// ...], "confusion": [[..], ..] with a row a label of the data and a column an answer}.
+/// ...], "confusion": [[..], ..] with a row a label of the data and a column an answer, both in the order of
+/// "labels", or null}.
 ///
 /// A label that the model does not have, a text with too many tokens, a file that is no picture, and a line that
 /// cannot be read are errors that name the line.
@@ -74,7 +78,9 @@ struct Report<'a> {
     macro_f1: f64,
     majority: Majority<'a>,
     labels: Vec<Label<'a>>,
-    confusion: &'a [Vec<u64>],
+    confusion: Option<Vec<Vec<u64>>>,
+    /// Labels that are neither in the data nor among the answers, and not among `labels`.
+    others: usize,
 }
 
 #[derive(Serialize)]
@@ -120,6 +126,7 @@ impl Evaluate {
                 "{file}: the model does not choose one label of several (its problem type is {problem})"
             )));
         }
+        self.distinct(model.labels())?;
         let columns = Columns {
             text: self.text.as_deref().unwrap_or_default(),
             text_b: self.text_b.as_deref(),
@@ -130,6 +137,18 @@ impl Evaluate {
         let truncated = self.score(&model, &examples, &mut scores)?;
         note_cut(truncated, model.max_length());
         self.tell(&self.report(model.isa(), &scores, truncated))
+    }
+
+    /// The name of a label has to say which one it is.
+    fn distinct(&self, labels: &[String]) -> Result<(), Failure> {
+        let mut seen = HashSet::new();
+        match labels.iter().find(|label| !seen.insert(*label)) {
+            None => Ok(()),
+            Some(twice) => Err(Failure::Failed(format!(
+                "{}: two labels are {twice:?}: which of them is right, data cannot say",
+                self.file.display()
+            ))),
+        }
     }
 
     fn tell(&self, report: &Report) -> Result<(), Failure> {
@@ -148,6 +167,13 @@ impl Evaluate {
             return Err(Failure::Usage(format!("{flag} is for models of texts")));
         }
         let model = ImageClassifier::new(artifact, self.model.options())?;
+        if model.labels().len() < 2 {
+            let file = self.file.display();
+            return Err(Failure::Failed(format!(
+                "{file}: the model does not choose one label of several"
+            )));
+        }
+        self.distinct(model.labels())?;
         let columns = Columns {
             text: column,
             text_b: None,
@@ -220,10 +246,18 @@ impl Evaluate {
 
     fn report<'a>(&self, kernel: &'static str, scores: &'a Scores, truncated: usize) -> Report<'a> {
         let (label, share) = scores.majority();
-        let labels = scores.labels().iter().enumerate().map(|(number, label)| {
+        let all = scores.labels().len();
+        // Of a thousand labels most may be neither in the data nor among the answers.
+        let seen = |number: &usize| {
+            let of = scores.of(*number);
+            all <= FEW || of.examples > 0 || of.answers > 0
+        };
+        let shown: Vec<usize> = (0..all).filter(seen).collect();
+        let most = if self.json { MANY } else { FEW };
+        let labels = shown.iter().map(|&number| {
             let of = scores.of(number);
             Label {
-                label,
+                label: &scores.labels()[number],
                 n: of.examples,
                 answers: of.answers,
                 precision: of.precision,
@@ -243,7 +277,8 @@ impl Evaluate {
             macro_f1: scores.macro_f1(),
             majority: Majority { label, share },
             labels: labels.collect(),
-            confusion: scores.confusion(),
+            confusion: (shown.len() <= most).then(|| scores.confusion(&shown)),
+            others: all - shown.len(),
         }
     }
 }
@@ -265,23 +300,14 @@ fn print(report: &Report, out: &mut Out) -> Result<(), Failure> {
         report.majority.label,
         100.0 * report.majority.share
     ))?;
-    // Of a thousand labels most may be neither in the data nor among the answers.
-    let seen = |label: &Label| label.n > 0 || label.answers > 0;
-    let few = report.labels.len() <= FEW;
-    let shown = report.labels.iter().enumerate();
-    let shown: Vec<usize> = (shown.filter(|(_, label)| few || seen(label)))
-        .map(|(number, _)| number)
-        .collect();
-    let name = |number: &usize| one_line(report.labels[*number].label);
-    let names: Vec<String> = shown.iter().map(name).collect();
+    let names: Vec<String> = report.labels.iter().map(|l| one_line(l.label)).collect();
     let width = names.iter().map(|name| name.chars().count()).max();
     let width = width.unwrap_or(0).max("label".len());
     out.line(format_args!(
         "\n{:width$}  {:>7}  {:>9}  {:>7}  {:>7}",
         "label", "n", "precision", "recall", "F1"
     ))?;
-    for (name, number) in names.iter().zip(&shown) {
-        let label = &report.labels[*number];
+    for (name, label) in names.iter().zip(&report.labels) {
         out.line(format_args!(
             "{name:width$}  {:>7}  {:>7.2} %  {:>5.2} %  {:>5.2} %",
             label.n,
@@ -290,21 +316,20 @@ fn print(report: &Report, out: &mut Out) -> Result<(), Failure> {
             100.0 * label.f1
         ))?;
     }
-    let others = report.labels.len() - shown.len();
-    if others > 0 {
+    if report.others > 0 {
+        let others = report.others;
         out.line(format_args!(
             "{others} labels are neither in the data nor among the answers"
         ))?;
     }
-    if shown.len() > FEW {
+    let Some(confusion) = &report.confusion else {
         return Ok(());
-    }
+    };
     out.line(format_args!(
         "\nlabel (a row each) and answer (a column each, in the same order)"
     ))?;
-    for (name, row) in names.iter().zip(&shown) {
-        let counts = shown.iter().map(|&column| report.confusion[*row][column]);
-        let counts: Vec<String> = counts.map(|count| format!("{count:>7}")).collect();
+    for (name, counts) in names.iter().zip(confusion) {
+        let counts: Vec<String> = counts.iter().map(|count| format!("{count:>7}")).collect();
         out.line(format_args!("{name:width$}  {}", counts.join("")))?;
     }
     Ok(())

@@ -1,11 +1,19 @@
 //! Values of flags: what clap checks before a verb starts.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use centroid::convert::{Architecture, Conversion, Crop, Pooling};
 use centroid::quant::CentroidType;
 use centroid::{Group, Mode, Scheme};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::Failure;
+
+/// Bytes of a file of labels: as many labels as a model can have, of 256 bytes each.
+const MAX_LABELS_FILE: u64 = 1 << 24;
 
 /// A value out of a list of named ones, which `--help` shows.
 fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
@@ -179,14 +187,38 @@ pub struct Labels(pub Vec<String>);
 
 pub fn labels(text: &str) -> Result<Labels, String> {
     let labels: Vec<String> = text.split(',').map(str::to_owned).collect();
-    let mut seen = HashSet::new();
-    for (index, label) in labels.iter().enumerate() {
-        if label.trim().is_empty() {
-            return Err(format!("label {} is empty", index + 1));
-        }
-        if !seen.insert(label) {
-            return Err(format!("{label:?} is there twice"));
-        }
+    match mistaken(&labels) {
+        None => Ok(Labels(labels)),
+        Some((_, message)) => Err(message),
     }
-    Ok(Labels(labels))
+}
+
+/// The labels in a file, one a line.
+pub fn labels_of(file: &Path) -> Result<Vec<String>, Failure> {
+    let fail = |message: String| Failure::Failed(format!("{}: {message}", file.display()));
+    let mut bytes = Vec::new();
+    let opened = File::open(file).map_err(|e| fail(e.to_string()))?;
+    let read = opened.take(MAX_LABELS_FILE + 1).read_to_end(&mut bytes);
+    if read.map_err(|e| fail(e.to_string()))? as u64 > MAX_LABELS_FILE {
+        return Err(fail(format!("more than {MAX_LABELS_FILE} bytes of labels")));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| fail(e.to_string()))?;
+    let labels: Vec<String> = text.lines().map(str::to_owned).collect();
+    match mistaken(&labels) {
+        _ if labels.is_empty() => Err(fail("line 1: the file is empty".into())),
+        None => Ok(labels),
+        Some((index, message)) => Err(fail(format!("line {}: {message}", index + 1))),
+    }
+}
+
+/// The first label that is empty, or there before, and what is wrong with it.
+fn mistaken(labels: &[String]) -> Option<(usize, String)> {
+    let mut seen = HashSet::new();
+    labels.iter().enumerate().find_map(|(index, label)| {
+        if label.trim().is_empty() {
+            return Some((index, format!("label {} is empty", index + 1)));
+        }
+        let message = || (index, format!("{label:?} is there twice"));
+        (!seen.insert(label)).then(message)
+    })
 }

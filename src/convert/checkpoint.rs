@@ -274,7 +274,7 @@ impl Checkpoint {
     }
 
     /// Names tensor and file as they are in the checkpoint.
-    fn locate(&self, name: &str, error: Error) -> Error {
+    pub(super) fn locate(&self, name: &str, error: Error) -> Error {
         let coded = || self.coded.get(name).map(Coded::assignments);
         let entry = self.tensors.get(name).or_else(coded);
         let original = entry.and_then(|entry| entry.original.as_deref());
@@ -370,14 +370,25 @@ impl Checkpoint {
         self.coded.remove(name);
     }
 
-    /// Adds a tensor that no file has, or puts other values in the place of one.
-    pub(super) fn put(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
+    /// Adds a tensor that no file has, or puts other values in the place of one. What is wrong with them is said
+    /// of the tensor that they are made `of`, if there is one.
+    pub(super) fn put(
+        &mut self,
+        name: &str,
+        of: Option<&str>,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<()> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let of = of.unwrap_or(name);
+        let source = self.tensors.get(of);
+        let source = source.or_else(|| self.coded.get(of).map(Coded::assignments));
+        let file = source.map_or(usize::MAX, |source| source.file);
+        let original = source.map(|source| source.original.clone().unwrap_or(of.to_owned()));
         self.coded.remove(name);
-        let old = self.tensors.remove(name);
         let entry = Entry {
-            file: old.as_ref().map_or(usize::MAX, |old| old.file),
-            original: old.and_then(|old| old.original),
+            file,
+            original,
             dtype: DType::F32,
             shape: shape.to_vec(),
             strides: None,

@@ -130,10 +130,7 @@ pub(super) fn encode(
         let (values, relative_error) = match (&conversion.source, &tensor.origin) {
             (Source::Checkpoint(checkpoint), Origin::Checkpoint(name)) => {
                 let weights = checkpoint.values(name)?;
-                let context = |e: Error| match checkpoint.file_of(name) {
-                    Some(file) => e.in_tensor(name).in_file(file),
-                    None => e.in_tensor(name),
-                };
+                let context = |e: Error| checkpoint.locate(name, e);
                 let kept = planned.kept.then(|| {
                     let codes = checkpoint.codes(name, planned.plan.centroid_type)?;
                     Some(codes.map(|pq| keep(&tensor.name, pq, &weights, &mut calibration)))

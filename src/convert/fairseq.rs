@@ -96,7 +96,7 @@ pub(super) fn open(file: &Path) -> Result<Found> {
     join_codes(&mut checkpoint, hidden)?;
     fold_noise(&mut checkpoint, hidden, &mut notes)?;
     if checkpoint.shape(TYPES).is_none() {
-        checkpoint.put(TYPES, &[1, hidden], &vec![0.0; hidden])?;
+        checkpoint.put(TYPES, None, &[1, hidden], &vec![0.0; hidden])?;
     }
     let config = config(&checkpoint, file, hidden, head.is_some())?;
     Ok(Found {
@@ -297,7 +297,7 @@ fn fold_noise(checkpoint: &mut Checkpoint, hidden: usize, notes: &mut Vec<String
                     .map(|weights| dot(weights) as f32),
             );
         }
-        checkpoint.put(table, &[rows, columns], &new)?;
+        checkpoint.put(table, None, &[rows, columns], &new)?;
     }
     checkpoint.remove(NOISE);
     Ok(())

@@ -1,13 +1,20 @@
 //! Right and wrong answers, counted.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, ErrorKind, Result};
+
+/// Labels that an error names.
+const NAMED: usize = 20;
 
 /// How often which label was answered to examples of which label.
 #[derive(Debug, Clone)]
 pub struct Scores {
     labels: Vec<String>,
-    /// `[labels of examples][labels of answers]`
-    counts: Vec<Vec<u64>>,
+    /// By the labels' numbers, of an example and its answer: of thousands of labels few pairs are there.
+    counts: BTreeMap<(usize, usize), u64>,
+    /// Of each label, its examples and the answers that it was.
+    sums: Vec<[u64; 2]>,
 }
 
 /// What [`Scores`] say about a label. A share of nothing is 0.
@@ -31,7 +38,8 @@ impl Scores {
     pub fn new(labels: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let labels: Vec<String> = labels.into_iter().map(Into::into).collect();
         Self {
-            counts: vec![vec![0; labels.len()]; labels.len()],
+            counts: BTreeMap::new(),
+            sums: vec![[0; 2]; labels.len()],
             labels,
         }
     }
@@ -39,12 +47,16 @@ impl Scores {
     /// The number of a label.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`], with the labels that there are.
+    /// [`ErrorKind::Input`], with labels that there are.
     pub fn label(&self, label: &str) -> Result<usize> {
         self.labels.iter().position(|l| l == label).ok_or_else(|| {
-            let labels: Vec<_> = self.labels.iter().map(|l| format!("{l:?}")).collect();
-            let labels = labels.join(", ");
-            let message = format!("label {label:?} is unknown; there are: {labels}");
+            let some = self.labels.iter().take(NAMED).map(|l| format!("{l:?}"));
+            let some = some.collect::<Vec<_>>().join(", ");
+            let more = match self.labels.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} others"),
+            };
+            let message = format!("label {label:?} is unknown; there are: {some}{more}");
             Error::new(ErrorKind::Input, message)
         })
     }
@@ -54,7 +66,9 @@ impl Scores {
     /// # Panics
     /// If there is no label of such a number.
     pub fn add(&mut self, example: usize, answer: usize) {
-        self.counts[example][answer] += 1;
+        self.sums[example][0] += 1;
+        self.sums[answer][1] += 1;
+        *self.counts.entry((example, answer)).or_insert(0) += 1;
     }
 
     /// The labels, in the order of their numbers.
@@ -62,19 +76,27 @@ impl Scores {
         &self.labels
     }
 
-    /// The confusion matrix: `[labels of examples][labels of answers]`.
-    pub fn confusion(&self) -> &[Vec<u64>] {
-        &self.counts
+    /// The confusion matrix of some labels, by their numbers: `[labels of examples][labels of answers]`.
+    pub fn confusion(&self, labels: &[usize]) -> Vec<Vec<u64>> {
+        let row = |&example: &usize| {
+            let columns = labels.iter();
+            columns.map(|&answer| self.count(example, answer)).collect()
+        };
+        labels.iter().map(row).collect()
+    }
+
+    fn count(&self, example: usize, answer: usize) -> u64 {
+        self.counts.get(&(example, answer)).copied().unwrap_or(0)
     }
 
     /// How many examples were counted.
     pub fn examples(&self) -> u64 {
-        self.counts.iter().flatten().sum()
+        self.sums.iter().map(|[examples, _]| examples).sum()
     }
 
     /// The share of right answers.
     pub fn accuracy(&self) -> f64 {
-        let right = (0..self.labels.len()).map(|l| self.counts[l][l]).sum();
+        let right = (0..self.labels.len()).map(|l| self.count(l, l)).sum();
         share(right, self.examples())
     }
 
@@ -98,7 +120,7 @@ impl Scores {
     /// The label that most examples have, the first one of several, and the share of them that has it: what
     /// an answer that is always the same would score.
     pub fn majority(&self) -> (&str, f64) {
-        let size = |label: &usize| self.counts[*label].iter().sum::<u64>();
+        let size = |label: &usize| self.sums[*label][0];
         // Of equal ones, `max_by_key` takes the last.
         match (0..self.labels.len()).rev().max_by_key(size) {
             Some(label) => (&self.labels[label], share(size(&label), self.examples())),
@@ -111,9 +133,8 @@ impl Scores {
     /// # Panics
     /// If there is no label of such a number.
     pub fn of(&self, label: usize) -> LabelScores {
-        let right = self.counts[label][label];
-        let examples = self.counts[label].iter().sum();
-        let answers = self.counts.iter().map(|row| row[label]).sum();
+        let right = self.count(label, label);
+        let [examples, answers] = self.sums[label];
         LabelScores {
             examples,
             answers,
@@ -151,13 +172,28 @@ mod tests {
         assert_eq!((b.precision, b.recall), (0.5, 1.0));
         assert!((b.f1 - 2.0 / 3.0).abs() < 1e-12);
         assert_eq!(scores.of(2).precision, 0.0);
-        assert_eq!(scores.confusion()[0], [2, 1, 0, 0]);
+        assert_eq!(
+            scores.confusion(&[0, 1, 3]),
+            [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
+        );
         assert_eq!(scores.label("c").unwrap(), 2);
         let error = scores.label("e").unwrap_err().to_string();
         assert!(
             error.contains("\"e\" is unknown") && error.contains("\"d\""),
             "{error}"
         );
+    }
+
+    /// A square of them would take 32 GB.
+    #[test]
+    fn many_labels_take_little() {
+        let mut scores = Scores::new((0..1 << 16).map(|i| i.to_string()));
+        scores.add(65_535, 0);
+        scores.add(7, 7);
+        assert_eq!((scores.examples(), scores.accuracy()), (2, 0.5));
+        assert_eq!(scores.confusion(&[7, 65_535]), [[1, 0], [0, 0]]);
+        let error = scores.label("x").unwrap_err().to_string();
+        assert!(error.ends_with("\"19\" and 65516 others"), "{error}");
     }
 
     #[test]

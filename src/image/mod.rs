@@ -1,17 +1,19 @@
 //! From a picture to a network's input: decode, cut out, resize, normalize.
 
 mod jpeg;
+mod resample;
 #[cfg(test)]
 mod tests;
 
 use std::io::Cursor;
 use std::path::Path;
 
-use ::image::imageops::{self, FilterType};
+use ::image::imageops;
 use ::image::{ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
+use self::resample::{Part, resize};
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::efficientnet::{Crop, Filter, Preprocessing};
+use crate::models::efficientnet::{Crop, Preprocessing};
 
 /// Bytes of the largest file that is read.
 const MAX_FILE: u64 = 256 << 20;
@@ -21,9 +23,6 @@ const MAX_SIDE: u32 = 1 << 15;
 const MAX_PIXELS: u64 = 1 << 26;
 /// Memory that decoding may take: what a picture says about its size is not believed beyond it.
 const MAX_MEMORY: u64 = 512 << 20;
-
-/// How many times longer than wide a picture may be before its ends are cut off.
-const LONG: u64 = 4;
 
 /// The bytes of a picture's file.
 ///
@@ -134,20 +133,13 @@ pub(crate) fn view(bytes: &[u8], view: View, preprocessing: &Preprocessing) -> R
             let high = pixels(part[3], height).clamp(1, height - top);
             let part = imageops::crop_imm(&picture, left, top, wide, high).to_image();
             let size = preprocessing.size as u32;
-            imageops::resize(&part, size, size, filter(preprocessing))
+            resize(&part, &Part::all([size; 2]), preprocessing.filter)
         }
     };
     if view.flip {
         imageops::flip_horizontal_in_place(&mut square);
     }
     Ok(normalized(&square, preprocessing))
-}
-
-fn filter(preprocessing: &Preprocessing) -> FilterType {
-    match preprocessing.filter {
-        Filter::Bilinear => FilterType::Triangle,
-        Filter::Bicubic => FilterType::CatmullRom,
-    }
 }
 
 fn decode(bytes: &[u8]) -> Result<RgbImage> {
@@ -183,39 +175,39 @@ fn decode(bytes: &[u8]) -> Result<RgbImage> {
 
 /// The middle of a picture at the size of the input.
 fn square(picture: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
-    let filter = filter(preprocessing);
-    let (size, resize) = (preprocessing.size as u64, preprocessing.resize as u64);
+    let filter = preprocessing.filter;
+    let (size, side) = (preprocessing.size as u32, preprocessing.resize as u64);
     let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
     let shorter = width.min(height);
     match preprocessing.crop {
         // As torchvision: the longer side is rounded down.
         Crop::AfterResize => {
-            // Of a long strip only the middle is resized, which would have become too many pixels.
-            if width.max(height) > LONG * shorter {
-                let part = [width, height].map(|side| side.min(LONG * shorter));
-                return square(&middle(picture, part, to_even), preprocessing);
-            }
-            let [width, height] = [width, height].map(|side| (side * resize / shorter) as u32);
-            let resized = imageops::resize(picture, width, height, filter);
-            middle(&resized, [size; 2], to_even)
+            let whole = [width, height].map(|of| (of * side / shorter) as u32);
+            let [columns, rows] = whole.map(|of| {
+                let first = to_even(of - size);
+                first..first + size
+            });
+            let part = Part {
+                whole,
+                columns,
+                rows,
+            };
+            resize(picture, &part, filter)
         }
         // As TensorFlow's EfficientNet: a half pixel goes to the right and down.
         Crop::BeforeResize => {
-            let side = (shorter * size / resize).max(1);
-            let size = size as u32;
-            let part = middle(picture, [side; 2], |rest| rest.div_ceil(2));
-            imageops::resize(&part, size, size, filter)
+            let side = (shorter * u64::from(size) / side).max(1);
+            let part = middle(picture, side as u32);
+            resize(&part, &Part::all([size; 2]), filter)
         }
-        Crop::Whole => imageops::resize(picture, size as u32, size as u32, filter),
+        Crop::Whole => resize(picture, &Part::all([size; 2]), filter),
     }
 }
 
-/// A part of this width and height from the middle; `half` of the rest is left and above.
-fn middle(picture: &RgbImage, [width, height]: [u64; 2], half: fn(u32) -> u32) -> RgbImage {
-    let (width, height) = (width as u32, height as u32);
-    let x = half(picture.width() - width);
-    let y = half(picture.height() - height);
-    imageops::crop_imm(picture, x, y, width, height).to_image()
+/// A square from the middle; of what is left, half a pixel more is left and above.
+fn middle(picture: &RgbImage, side: u32) -> RgbImage {
+    let [x, y] = [picture.width(), picture.height()].map(|of| (of - side).div_ceil(2));
+    imageops::crop_imm(picture, x, y, side, side).to_image()
 }
 
 /// Python's `round(n / 2)`, by which torchvision cuts: of two numbers that are as near, the even one.

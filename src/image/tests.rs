@@ -5,6 +5,7 @@ use std::io::Cursor;
 use ::image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, Rgba, RgbaImage};
 
 use super::*;
+use crate::models::efficientnet::Filter;
 
 fn preprocessing(size: usize, resize: usize, crop: Crop) -> Preprocessing {
     Preprocessing {
@@ -54,7 +55,7 @@ fn the_middle_is_cut_out() {
 fn photographs_are_cut_where_torchvision_cuts_them() {
     let picture = RgbImage::from_fn(500, 375, |x, y| Rgb([(x % 251) as u8, (y % 241) as u8, 7]));
     let preprocessing = preprocessing(224, 256, Crop::AfterResize);
-    let resized = imageops::resize(&picture, 341, 256, FilterType::CatmullRom);
+    let resized = resize(&picture, &Part::all([341, 256]), Filter::Bicubic);
     let expected = imageops::crop_imm(&resized, 58, 16, 224, 224).to_image();
     assert!(square(&picture, &preprocessing) == expected);
 }

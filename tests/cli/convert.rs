@@ -231,6 +231,32 @@ fn model_flags_reach_the_config() {
     );
 }
 
+/// Names with commas, as ImageNet's, cannot be said in a list.
+#[test]
+fn labels_come_from_a_file_too() {
+    let convert = Convert::new();
+    let labels = convert.path("labels.txt");
+    let flags = format!("--scheme f16 --force --labels-file {labels}");
+    std::fs::write(&labels, "maillot, tank suit\r\nox\n").unwrap();
+    convert.checkpoint("roberta-seq", &flags).ok();
+    let file = convert.path("model.centroid");
+    let inspected = centroid(&["inspect", &file, "--json"]).json();
+    assert_eq!(
+        inspected["labels"],
+        serde_json::json!(["maillot, tank suit", "ox"])
+    );
+    for (text, words) in [
+        (&b"a\n\nb\n"[..], "line 2: label 2 is empty"),
+        (b"a\na\n", "line 2: \"a\" is there twice"),
+        (b"", "line 1: the file is empty"),
+        (b"a\n\xff\n", "utf-8"),
+        (b"a\nb\nc\n", "3 labels"),
+    ] {
+        std::fs::write(&labels, text).unwrap();
+        convert.checkpoint("roberta-seq", &flags).fails(1, &[words]);
+    }
+}
+
 #[test]
 fn a_seed_decides_the_bytes() {
     let bytes = |flags: &str| {

@@ -162,3 +162,15 @@ fn the_library_describes_codes() {
         ("embedding", Some("mean"), true)
     );
 }
+
+/// Opening one waits for a writer.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.centroid");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let pipe = pipe.to_string_lossy();
+    centroid(&["inspect", &pipe]).fails(1, &["pipe.centroid", "not a regular file"]);
+}

@@ -137,6 +137,15 @@ fn what_does_not_fit_is_told() {
         text.contains(conv) && text.contains("its centroids"),
         "{text}"
     );
+    // What folding makes of a batch norm is its fault.
+    let norm = "_blocks.3._bn1";
+    let text = changed(|tensor| {
+        if tensor.0 == format!("{norm}.bias") {
+            tensor.2 = 1e6;
+        }
+    });
+    assert!(text.contains(&format!("{norm}.bias")), "{text}");
+    assert!(text.contains("model.safetensors"), "{text}");
     // Weights beside the codes.
     let text = changed(|tensor| {
         if tensor.0 == format!("{conv}.counts") {

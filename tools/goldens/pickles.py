@@ -5,7 +5,7 @@
     python tools/goldens/pickles.py tests/data/torch
 
 `NAME.pt` is read as the tensors of `expected.safetensors`: of every type, transposed, sliced, of
-one storage, empty and without dimensions. `bert-model*.bin` hold the weights of
+one storage, empty and without dimensions; `negated.pt` holds views that torch negates when it reads them. `bert-model*.bin` hold the weights of
 tests/data/checkpoints/bert-model.
 """
 
@@ -82,6 +82,10 @@ def main():
     # An ordered dictionary with attributes, as state_dict() makes it.
     state.register_buffer("x", torch.ones(2))
     torch.save(state.state_dict(), out / "metadata.pt")
+    # Views whose values are not those of their storage.
+    numbers = torch.tensor([1 + 2j, 3 - 4j])
+    views = {"plain": torch.ones(2), "negated": torch._neg_view(torch.ones(2)), "imaginary": numbers.conj().imag}
+    torch.save(views, out / "negated.pt")
     bert = safetensors.torch.load_file(BERT)
     torch.save(bert, out / "bert-model.bin")
     torch.save(bert, out / "bert-model-legacy.bin", **old)

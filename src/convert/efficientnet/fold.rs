@@ -52,8 +52,9 @@ pub(super) fn fold(
             return Err(Error::new(ErrorKind::Checkpoint, message).in_tensor(&weight));
         }
     }
+    let added = format!("{}.bias", norm.as_ref().unwrap_or(&conv));
     let (factors, bias) = match norm {
-        None => (None, vector(checkpoint, &format!("{conv}.bias"), rows)?),
+        None => (None, vector(checkpoint, &added, rows)?),
         Some(norm) => {
             let (factors, bias) = normed(checkpoint, &norm, rows, eps)?;
             (Some(factors), bias)
@@ -76,9 +77,10 @@ pub(super) fn fold(
         if let Part::Stem = part {
             values = colors_last(&values, shape);
         }
-        checkpoint.put(&new, &[rows, columns], &values)?;
+        checkpoint.put(&new, Some(&weight), &[rows, columns], &values)?;
     }
-    checkpoint.put(&format!("{name}.bias"), &[rows], &bias)
+    let new = format!("{name}.bias");
+    checkpoint.put(&new, Some(&added), &[rows], &bias)
 }
 
 fn vector(checkpoint: &Checkpoint, name: &str, rows: usize) -> Result<Vec<f32>> {

@@ -189,7 +189,7 @@ pub(super) fn read(
         config.input
     ));
     // Limits first: what follows allocates by these counts.
-    config.to_body()?;
+    config.to_body().map_err(|e| e.in_file(path))?;
     let given = match (&options.labels, &timm) {
         (None, Some(timm)) => timm.labels(labels)?,
         (given, _) => given.clone(),

@@ -1,6 +1,7 @@
 //! What `timm` writes beside a network's weights (`timm.models.save_for_hf`, the hub's directories): a
 //! `config.json` with the network's name, how pictures are prepared, and what its classes are called.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -110,7 +111,7 @@ impl Timm {
         let input = &mut config.input;
         input.size = size.or(of_file).unwrap_or(input.size);
         // timm's own evaluation resizes first.
-        let mode = self.weights().string("crop_mode")?;
+        let mode = self.string("crop_mode")?;
         let tested = self.sides("test_input_size")?;
         let (field, share) = match self.number("test_crop_pct")? {
             Some(share) if size.is_some() && size == tested => ("test_crop_pct", share),
@@ -130,7 +131,7 @@ impl Timm {
                 return Err(self.fail("crop_mode", message));
             }
         };
-        input.filter = match self.weights().string("interpolation")? {
+        input.filter = match self.string("interpolation")? {
             None | Some("bicubic") => Filter::Bicubic,
             Some("bilinear") => Filter::Bilinear,
             Some(other) => {
@@ -140,6 +141,10 @@ impl Timm {
         };
         for (field, values) in [("mean", &mut input.mean), ("std", &mut input.deviation)] {
             if let Some(colors) = self.colors(field)? {
+                let right = |v: &f32| v.is_finite() && (field == "mean" || *v > 0.0);
+                if !colors.iter().all(right) {
+                    return Err(self.fail(field, "not three finite numbers, or not above 0"));
+                }
                 *values = colors;
             }
         }
@@ -149,14 +154,12 @@ impl Timm {
     }
 
     /// The classes' names, if the file has any.
-    pub(super) fn labels(&self, count: usize) -> Result<Option<Vec<String>>> {
-        let (of, field) = match (
-            self.json.get("label_names"),
-            self.weights().get("label_names"),
-        ) {
-            (Some(_), _) => (&self.json, "label_names"),
-            (None, Some(_)) => (self.weights(), "label_names"),
-            (None, None) => return Ok(None),
+    pub(super) fn labels<'a>(&'a self, count: usize) -> Result<Option<Vec<String>>> {
+        // `labels` is what timm called them before.
+        let keys = ["label_names", "labels"].into_iter();
+        let places = keys.flat_map(|key| [(&self.json, key), (self.weights(), key)]);
+        let Some((of, field)) = places.into_iter().find(|(of, key)| of.get(key).is_some()) else {
+            return Ok(None);
         };
         let names: Vec<&Value> = match of.get(field) {
             Some(Value::Array(names)) => names.iter().collect(),
@@ -179,19 +182,33 @@ impl Timm {
             Some(Value::Object(described)) => Some(described),
             _ => None,
         };
-        let readable = |(class, name): (usize, &&Value)| {
-            let name = name.as_str().ok_or_else(|| {
-                of.fail(field, format!("the name of class {class} is not a string"))
-            })?;
-            let text = described.and_then(|described| described.get(name)?.as_str());
-            Ok(text.unwrap_or(name).to_owned())
+        let text = |(class, name): (usize, &&'a Value)| {
+            let name = name.as_str().filter(|name| !name.trim().is_empty());
+            let wrong = || format!("the name of class {class} is empty, or not a string");
+            name.ok_or_else(|| of.fail(field, wrong()))
         };
-        names
-            .iter()
-            .enumerate()
-            .map(readable)
-            .collect::<Result<_>>()
-            .map(Some)
+        let names: Vec<&str> = (names.iter().enumerate())
+            .map(text)
+            .collect::<Result<_>>()?;
+        let description = |name: &str| {
+            let text = described.and_then(|described| described.get(name)?.as_str());
+            text.filter(|text| !text.trim().is_empty())
+        };
+        let mut uses: HashMap<&str, usize> = HashMap::new();
+        for name in &names {
+            *uses.entry(description(name).unwrap_or(name)).or_default() += 1;
+        }
+        // Two of ImageNet's are cranes, a bird and a machine.
+        let readable = |name: &&str| match description(name) {
+            Some(text) if uses[text] > 1 => format!("{text} ({name})"),
+            text => text.unwrap_or(name).to_string(),
+        };
+        let readable: Vec<String> = names.iter().map(readable).collect();
+        let mut seen = HashSet::new();
+        if let Some(twice) = readable.iter().find(|name| !seen.insert(*name)) {
+            return Err(of.fail(field, format!("two classes are called {twice:?}")));
+        }
+        Ok(Some(readable))
     }
 
     /// Where the fields about the weights are.
@@ -203,6 +220,14 @@ impl Timm {
         match &self.pretrained {
             Some(of) => of.fail(&format!("pretrained_cfg.{field}"), message),
             None => self.json.fail(field, message),
+        }
+    }
+
+    fn string(&self, field: &str) -> Result<Option<&str>> {
+        match self.weights().get(field) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.fail(field, format!("{other} is not a string"))),
         }
     }
 

@@ -187,7 +187,11 @@ impl Global {
                 };
                 let offset = number(values, offset, "offset")?;
                 let (size, strides) = (numbers(values, size)?, numbers(values, strides)?);
-                Object::Tensor(Box::new(Tensor::new(storage, offset, size, strides)?))
+                let mut tensor = Tensor::new(storage, offset, size, strides)?;
+                if self.name == "_rebuild_tensor_v2" {
+                    tensor.metadata = args.get(6).and_then(|&metadata| unusual(values, metadata));
+                }
+                Object::Tensor(Box::new(tensor))
             }
             Role::Parameter => {
                 let first = args.first().copied().unwrap_or(Value::None);
@@ -215,6 +219,23 @@ impl Global {
         };
         Ok(values.add(object))
     }
+}
+
+/// What torch says of a tensor whose values are not those of its storage, as `neg`: negated.
+fn unusual(values: &Values<'_>, metadata: Value<'_>) -> Option<String> {
+    let entries = match metadata {
+        Value::None => return None,
+        _ => values.dict(metadata),
+    };
+    let Some(entries) = entries else {
+        return Some(values.kind(metadata).to_owned());
+    };
+    let set = |value: &Value<'_>| !matches!(value, Value::None | Value::Bool(false));
+    let (key, _) = entries.iter().find(|(_, value)| set(value))?;
+    Some(match key {
+        Value::Text(key) => shown(key),
+        _ => values.kind(*key).to_owned(),
+    })
 }
 
 /// A dictionary's entries, from pairs.

@@ -51,6 +51,8 @@ pub(super) struct Tensor<'a> {
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
+    /// What else torch says of it, by which its values are not those of the storage.
+    pub(super) metadata: Option<String>,
 }
 
 impl<'a> Tensor<'a> {
@@ -78,6 +80,7 @@ impl<'a> Tensor<'a> {
             offset,
             shape,
             strides,
+            metadata: None,
         })
     }
 
@@ -89,6 +92,11 @@ impl<'a> Tensor<'a> {
     /// Why this is no weight, if an element of it is not in the storage or there are more of them than it has: a
     /// stride of 0 would let a few bytes become any number of elements.
     fn fault(&self) -> Option<String> {
+        if let Some(word) = &self.metadata {
+            return Some(format!(
+                "its values are not those that are stored ({word}): save a copy of it"
+            ));
+        }
         let mut steps = self.shape.iter().zip(&self.strides);
         let last = steps.try_fold(self.offset, |last, (&size, &stride)| {
             last.checked_add(size.saturating_sub(1).checked_mul(stride)?)
