@@ -30,7 +30,7 @@ const CALL: usize = 512;
 /// most 50 (with `--json`: 1000). With `--json`: {"file", "data", "mode", "kernel", "n", "truncated", "accuracy", "standard_error", "macro_f1",
 /// "majority": {"label", "share"}, "labels": [{"label", "n", "answers", "precision", "recall", "f1"},
 /// ...], "confusion": [[..], ..] with a row a label of the data and a column an answer, both in the order of
-/// "labels", or null}.
+/// "labels", or null, "others": how many labels are left out}.
 ///
 /// A label that the model does not have, a text with too many tokens, a file that is no picture, and a line that
 /// cannot be read are errors that name the line.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, View};
@@ -298,7 +299,8 @@ impl Base {
         let limit = self.directory.join(LIMIT);
         let mut limits = match fs::read(&limit) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
-            Err(_) => serde_json::Map::new(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => serde_json::Map::new(),
+            Err(e) => return Err(Error::io(&limit, e)),
         };
         limits.insert("max_seq_length".into(), json!(config.max_tokens));
         for (name, json) in [(LIMIT, limits), ("config.json", json)] {

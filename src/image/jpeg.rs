@@ -59,7 +59,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let strict = options.set_strict_mode(true);
     decoder.set_options(strict.jpeg_set_out_colorspace(colors));
     let pixels = decoder.decode().map_err(|e| {
-        // Of its ones the decoder knows only that no code consists of them.
+        // It fills up what is missing, and all that it can tell is that no code is like that.
         let message = format!(
             "the picture is damaged, or a part of its data is missing: {}",
             e.to_string().trim_end()

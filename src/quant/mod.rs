@@ -13,6 +13,8 @@
 
 pub(crate) mod blocks;
 mod codebook;
+#[cfg(feature = "train")]
+pub(crate) mod codes;
 mod feedback;
 mod half;
 mod kmeans;

@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::weights::{Plain, leaf, to_vec};
 use crate::error::Result;
 use crate::kernels;
+use crate::quant::codes;
 use crate::quant::pq::{self, Pq};
 use crate::quant::{CentroidType, Codebook};
 
@@ -170,7 +171,7 @@ impl Coded {
         };
         let factors = self.present_factors().as_ref().map(to_vec);
         let present = self.bytes();
-        let nearest = pq::nearer_codes(
+        let nearest = codes::nearer_codes(
             (self.rows as usize, self.columns as usize),
             (self.block as usize, self.codebooks as usize),
             to_vec(&latent.rows(None)),

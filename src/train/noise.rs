@@ -14,6 +14,7 @@ use tch::{Kind, Tensor};
 
 use crate::convert::GroupPlan;
 use crate::error::{Error, ErrorKind, Result};
+use crate::quant::codes;
 use crate::quant::pq;
 use crate::quant::scalar::{self, Bits, ZeroPoint};
 use crate::quant::{Importance, Matrix};
@@ -388,7 +389,7 @@ fn nearest(
                 continue;
             }
             let shape = (present.len() / len, len);
-            let codes = pq::nearest_codes(shape, block, &present, centroids)?;
+            let codes = codes::nearest_codes(shape, block, &present, centroids)?;
             for ((row, at), code) in chosen().zip(codes) {
                 let centroid = &centroids[usize::from(code) * block..][..len];
                 let factor = factor(row);

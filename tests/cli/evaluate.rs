@@ -170,3 +170,25 @@ fn what_cannot_be_scored_is_an_error_with_its_place() {
     ];
     centroid(&image).fails(2, &["--image is for models of images"]);
 }
+
+/// Whatever it answers would be right.
+#[test]
+fn a_network_of_one_output_is_not_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("one.centroid");
+    let model = model.to_string_lossy();
+    centroid(&[
+        "convert",
+        "--random",
+        "efficientnet-lite0",
+        "--labels",
+        "one",
+        "-o",
+        &model,
+    ])
+    .ok();
+    let data = file("one.tsv", "l\tfile\none\tone.png\n");
+    let data = data.to_string_lossy();
+    let flags = ["evaluate", &model, &data, "--image", "file", "--label", "l"];
+    centroid(&flags).fails(1, &["one.centroid", "does not choose one label of several"]);
+}

@@ -188,9 +188,7 @@ impl Global {
                 let offset = number(values, offset, "offset")?;
                 let (size, strides) = (numbers(values, size)?, numbers(values, strides)?);
                 let mut tensor = Tensor::new(storage, offset, size, strides)?;
-                if self.name == "_rebuild_tensor_v2" {
-                    tensor.metadata = args.get(6).and_then(|&metadata| unusual(values, metadata));
-                }
+                tensor.metadata = args.get(6).and_then(|&metadata| unusual(values, metadata));
                 Object::Tensor(Box::new(tensor))
             }
             Role::Parameter => {

@@ -271,7 +271,15 @@ fn codes_change_where_another_centroid_is_much_nearer() {
     let centroids = [0.0, 0.0, 1.0, 0.0];
     let values = vec![0.4, 0.0, 0.55, 0.0, 0.65, 0.0, 1.0, 0.0];
     let codes = |present: &[u8], factors: Option<&[f32]>, values: Vec<f32>| {
-        nearer_codes((4, 2), (2, 1), values, factors, &centroids, (present, 0.5)).unwrap()
+        crate::quant::codes::nearer_codes(
+            (4, 2),
+            (2, 1),
+            values,
+            factors,
+            &centroids,
+            (present, 0.5),
+        )
+        .unwrap()
     };
     assert_eq!(codes(&[0; 4], None, values.clone()), [0, 0, 1, 1]);
     assert_eq!(codes(&[1; 4], None, values.clone()), [0, 1, 1, 1]);
