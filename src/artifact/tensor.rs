@@ -46,6 +46,16 @@ pub(crate) enum StoredCodebook {
     F16(Bytes),
 }
 
+impl StoredCodebook {
+    /// What its values are multiplied by.
+    pub(crate) fn scale(&self) -> f32 {
+        match self {
+            StoredCodebook::Int8 { scale, .. } => *scale,
+            StoredCodebook::F16(_) => 1.0,
+        }
+    }
+}
+
 /// Width of a scalar-quantized value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bits {

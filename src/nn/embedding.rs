@@ -49,6 +49,7 @@ impl Embedding {
                 centroids,
                 codes,
                 row_scale: rows,
+                codebook,
                 ..
             } => {
                 let Some(book) = &self.book else {
@@ -61,7 +62,9 @@ impl Embedding {
                     block: *block,
                     codebooks: *codebooks,
                     size: centroids * block,
-                    scale: book.f32_scale * row_scale(rows).map_or(1.0, |r| r[index].to_f32()),
+                    scale: codebook.scale()
+                        * book.f32_scale
+                        * row_scale(rows).map_or(1.0, |r| r[index].to_f32()),
                 }
             }
             Values::Scalar {

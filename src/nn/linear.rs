@@ -109,15 +109,19 @@ impl Linear {
         let (codes, scale, rows, zero) = match (&self.tensor.values, book) {
             (
                 Values::Pq {
-                    codes, row_scale, ..
+                    codes,
+                    row_scale,
+                    codebook,
+                    ..
                 },
                 Some(book),
             ) => {
-                let scale = if int8 {
-                    book.int8_scale
-                } else {
-                    book.f32_scale
-                };
+                let scale = codebook.scale()
+                    * if int8 {
+                        book.int8_scale
+                    } else {
+                        book.f32_scale
+                    };
                 (Codes::Pq { codes, book }, scale, row_scale, Zero::Tensor(0))
             }
             (

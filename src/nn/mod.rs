@@ -29,7 +29,8 @@ pub enum Mode {
     /// Activations are rounded to 8 bits, each row (token) with a scale of its own, and multiplied
     /// with `int8` centroids in exact integer arithmetic. Applies to tensors stored as `pq`,
     /// `int8` or `int4` (`f16` codebooks are rounded to `int8` at open); tensors stored as `f16` or
-    /// `f32` are multiplied in `f32`.
+    /// `f32` are multiplied in `f32`. Where a processor multiplies pairs of 16-bit integers (AVX2 and beyond),
+    /// attention over 96 tokens and more, up to 32,768, is rounded to 16 bits, whatever tensors are stored as.
     #[default]
     Int8,
     /// Activations stay `f32` everywhere.
@@ -64,7 +65,10 @@ impl Context {
 /// Builds layers from the tensors of an artifact, and makes each shared codebook once.
 pub(crate) struct Loader<'a> {
     artifact: &'a Artifact,
-    books: HashMap<*const u8, Arc<Codebook>>,
+    /// By their bytes and block size, without the scale: a file may have many of those for one codebook.
+    books: HashMap<(*const u8, usize), Arc<Codebook>>,
+    /// `f16` vectors by their bytes.
+    vectors: HashMap<*const u8, Arc<[f32]>>,
     grids: HashMap<i8, Arc<Codebook>>,
     taken: HashSet<&'a str>,
 }
@@ -74,6 +78,7 @@ impl<'a> Loader<'a> {
         Self {
             artifact,
             books: HashMap::new(),
+            vectors: HashMap::new(),
             grids: HashMap::new(),
             taken: HashSet::new(),
         }
@@ -99,40 +104,32 @@ impl<'a> Loader<'a> {
         let tensor = self.tensor(name, Layout::Vector, &[n])?;
         Ok(match &tensor.values {
             Values::F32(bytes) => Vector(Stored::InPlace(bytes.clone())),
-            Values::F16(bytes) => Vector(Stored::Expanded(
-                bytes
-                    .typed::<half::f16>()
-                    .iter()
-                    .map(|v| v.to_f32())
-                    .collect(),
-            )),
+            Values::F16(bytes) => {
+                let expanded = self.vectors.entry(bytes.as_ptr()).or_insert_with(|| {
+                    let values = bytes.typed::<half::f16>().iter();
+                    values.map(|v| v.to_f32()).collect()
+                });
+                Vector(Stored::Expanded(expanded.clone()))
+            }
             _ => unreachable!("the reader admits f32 and f16 vectors only"),
         })
     }
 
-    /// The kernels' tables for a stored codebook.
+    /// The kernels' tables for a stored codebook, whose own scale is not in them.
     fn codebook(&mut self, stored: &StoredCodebook, block: usize) -> Arc<Codebook> {
-        let (key, make): (_, &dyn Fn() -> Codebook) = match stored {
-            StoredCodebook::Int8 { values, scale } => (values.as_ptr(), &|| {
-                Codebook::from_int8(values.typed(), block, *scale)
-            }),
-            StoredCodebook::F16(values) => (values.as_ptr(), &|| {
-                Codebook::from_f16(values.typed(), block)
-            }),
+        let bytes = match stored {
+            StoredCodebook::Int8 { values, .. } | StoredCodebook::F16(values) => values,
         };
-        // A codebook section that is shared under another block size or scale is a new table.
-        if let Some(book) = self.books.get(&key) {
-            let scale = match stored {
-                StoredCodebook::Int8 { scale, .. } => *scale,
-                StoredCodebook::F16(_) => 1.0,
-            };
-            if book.block == block && book.f32_scale == scale {
-                return book.clone();
-            }
-        }
-        let book = Arc::new(make());
-        self.books.insert(key, book.clone());
-        book
+        let book = self.books.entry((bytes.as_ptr(), block));
+        let book = book.or_insert_with(|| {
+            Arc::new(match stored {
+                StoredCodebook::Int8 { values, .. } => {
+                    Codebook::from_int8(values.typed(), block, 1.0)
+                }
+                StoredCodebook::F16(values) => Codebook::from_f16(values.typed(), block),
+            })
+        });
+        book.clone()
     }
 
     /// The grid of `int4` values about a zero point.
@@ -160,7 +157,7 @@ pub(crate) struct Vector(Stored);
 
 enum Stored {
     InPlace(Bytes),
-    Expanded(Vec<f32>),
+    Expanded(Arc<[f32]>),
 }
 
 impl std::ops::Deref for Vector {
@@ -182,4 +179,52 @@ fn row_scale(bytes: &Option<Bytes>) -> Option<&[half::f16]> {
 /// `{prefix}.{name}`
 pub(crate) fn join(prefix: &str, name: &str) -> String {
     format!("{prefix}.{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact() -> Artifact {
+        let bytes = include_bytes!("../../tests/data/golden/v1-bert-pq.centroid");
+        Artifact::from_bytes(bytes).unwrap()
+    }
+
+    /// A file may have many scales, or many names, for the same bytes: it must not be able to ask for many
+    /// times its size.
+    #[test]
+    fn what_is_shared_is_made_once() {
+        let artifact = artifact();
+        let mut loader = Loader::new(&artifact);
+        let codebook = |tensor: &Tensor| match &tensor.values {
+            Values::Pq {
+                codebook: StoredCodebook::Int8 { values, scale },
+                block,
+                ..
+            } => Some((values.clone(), *scale, *block)),
+            _ => None,
+        };
+        let (values, scale, block) = artifact.stored().iter().find_map(codebook).unwrap();
+        let mut book = |scale: f32, block: usize| {
+            let values = values.clone();
+            loader.codebook(&StoredCodebook::Int8 { values, scale }, block)
+        };
+        let first = book(scale, block);
+        assert!(Arc::ptr_eq(&first, &book(2.0 * scale, block)));
+        assert!(Arc::ptr_eq(&first, &book(scale, block)));
+        assert!(!Arc::ptr_eq(&first, &book(scale, block / 2)));
+
+        let is_f16 = |tensor: &&Tensor| {
+            tensor.layout == Layout::Vector && matches!(tensor.values, Values::F16(_))
+        };
+        let vector = artifact.stored().iter().find(is_f16).unwrap();
+        let [first, second] =
+            [0, 1].map(
+                |_| match loader.vector(&vector.name, vector.shape[0]).unwrap().0 {
+                    Stored::Expanded(values) => values,
+                    Stored::InPlace(_) => panic!("in place"),
+                },
+            );
+        assert!(Arc::ptr_eq(&first, &second));
+    }
 }

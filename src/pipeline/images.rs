@@ -98,10 +98,12 @@ impl ImageClassifier {
                 return wrong(format!("value {at} is {}", image[at]));
             }
         }
-        let logits: Vec<Vec<f32>> = self.machine.in_pool(images.len() * IMAGE, |context| {
-            let forward = |image: &&[f32]| self.network.forward(context, image);
-            images.iter().map(forward).collect()
-        });
+        let logits: Vec<Vec<f32>> =
+            self.machine
+                .in_pool(images.len().saturating_mul(IMAGE), |context| {
+                    let forward = |image: &&[f32]| self.network.forward(context, image);
+                    images.iter().map(forward).collect()
+                });
         (logits.iter().enumerate())
             .map(|(i, logits)| self.result(logits).map_err(|e| numbered(i, e)))
             .collect()

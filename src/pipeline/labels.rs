@@ -10,8 +10,8 @@ pub struct LabelScore {
     pub label: String,
     /// Its number, from 0, in the order of the model's logits.
     pub index: usize,
-    /// The softmax of the logits; the sigmoid of the logit where several labels may apply; the
-    /// logit itself where there is only one label.
+    /// The softmax of the logits; the sigmoid of the logit where several labels may apply; the logit itself of a
+    /// regression, and where a softmax would be of one label alone.
     pub score: f32,
     /// The model's raw output.
     pub logit: f32,
@@ -36,10 +36,9 @@ pub(super) fn best_first(names: &[String], problem: Problem, logits: &[f32]) -> 
 /// In `f64`, rounded once at the end.
 fn scores(problem: Problem, logits: &[f32]) -> Vec<f32> {
     let logits = || logits.iter().map(|&l| f64::from(l));
-    let problem = if logits().len() == 1 {
-        Problem::Regression
-    } else {
-        problem
+    let problem = match problem {
+        Problem::SingleLabel if logits().len() == 1 => Problem::Regression,
+        other => other,
     };
     match problem {
         Problem::SingleLabel => {
@@ -73,6 +72,7 @@ mod tests {
         }
         assert_eq!(scores(Problem::Regression, &logits), logits);
         assert_eq!(scores(Problem::SingleLabel, &[3.5]), [3.5]);
+        assert_eq!(scores(Problem::MultiLabel, &[0.0]), [0.5]);
         assert_eq!(scores(Problem::SingleLabel, &[300.0, -300.0]), [1.0, 0.0]);
     }
 }

@@ -7,6 +7,9 @@ use crate::nn::Mode;
 #[cfg(feature = "text")]
 use crate::text::Truncation;
 
+/// Threads of a pipeline's own pool.
+const MAX_THREADS: usize = 1024;
+
 /// Options of a pipeline.
 ///
 #[cfg_attr(feature = "text", doc = "```")]
@@ -37,7 +40,8 @@ impl Options {
     }
 
     /// How many threads a call may use; 0, the default, is as many as the process may run on (its
-    /// affinity and the quota of its control group). Results do not depend on it.
+    /// affinity and the quota of its control group). Results do not depend on it. More than 1,024 are an error
+    /// when the pipeline is made.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -83,9 +87,15 @@ impl Options {
             return Ok((Some(pool.clone()), pool.current_num_threads()));
         }
         let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => {
+                std::thread::available_parallelism().map_or(1, |n| usize::from(n).min(MAX_THREADS))
+            }
             n => n,
         };
+        if threads > MAX_THREADS {
+            let message = format!("{threads} threads; the limit is {MAX_THREADS}");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         if threads == 1 {
             return Ok((None, 1));
         }
@@ -100,5 +110,27 @@ impl Options {
                 )
             })?;
         Ok((Some(Arc::new(pool)), threads))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_have_a_limit() {
+        for threads in [1025, usize::MAX] {
+            let error = Options::new().threads(threads).pool().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(
+                error.to_string().ends_with("threads; the limit is 1024"),
+                "{error}"
+            );
+        }
+        let (pool, threads) = Options::new().threads(2).pool().unwrap();
+        assert_eq!(
+            (pool.map(|pool| pool.current_num_threads()), threads),
+            (Some(2), 2)
+        );
     }
 }

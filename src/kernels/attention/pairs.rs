@@ -5,9 +5,9 @@
 //!
 //! - Keys get one scale for all of a head of a text, queries one each, so that the largest value is
 //!   [`most`] and no sum of products overflows. Column `i` is paired with column `i + width / 2`.
-//! - Weights are divided by their sum before they are rounded, to multiples of 1/32767, and token
-//!   `2 t` is paired with `2 t + 1`. A sum of weights times values of at most 32767 then stays below
-//!   2^31 for up to 32768 tokens.
+//! - Weights are divided by their sum before they are rounded, to multiples of 1/32767, and the context by
+//!   what they add up to then. Token `2 t` is paired with `2 t + 1`. A sum of weights times values of at most
+//!   32767 stays below 2^31 for up to 32768 tokens.
 //!
 //! With a head of 64 columns a query or key is rounded to multiples of a 5792nd of its largest value,
 //! 13 bits and the sign; bfloat16 keeps 8 bits of each value.
@@ -251,19 +251,23 @@ fn attend<P: Pairs, const V: usize>(
         scores[head.tokens * lanes..][..lanes].fill(0.0);
     }
     let scales = sums.map(|sum| simd.div(simd.splat(LARGEST), sum));
+    // Of many weights that are alike, all may be rounded up, or all down: what they add up to is not `LARGEST`.
+    let mut totals = [simd.zero_int(); V];
     let places = weights.chunks_exact_mut(lanes);
     for (place, scores) in places.zip(scores.chunks_exact(2 * lanes)).take(steps) {
         for v in 0..V {
             let of = |at: usize| {
                 simd.round(simd.mul(simd.load(&scores[at + v * P::S::LANES..]), scales[v]))
             };
-            pairs.store(pairs.pair(of(0), of(lanes)), &mut place[v * P::S::LANES..]);
+            let (low, high) = (of(0), of(lanes));
+            totals[v] = simd.add_int(totals[v], simd.add_int(low, high));
+            pairs.store(pairs.pair(low, high), &mut place[v * P::S::LANES..]);
         }
     }
     // A sum that is not a number has lost its weights to the rounding.
     let mut units = [[0.0; 16]; V];
     for v in 0..V {
-        let unit = simd.splat(head.value_unit / LARGEST);
+        let unit = simd.div(simd.splat(head.value_unit), simd.to_float(totals[v]));
         let zero = simd.mul(sums[v], simd.splat(0.0));
         simd.store(simd.add(unit, zero), &mut units[v]);
     }

@@ -57,7 +57,7 @@ impl Encoder {
             Mode::Exact => context.isa.f32_rate(),
         };
         // The weights are decoded however few tokens there are.
-        weights / CODED_WEIGHTS_PER_NANOSECOND + tokens * weights / rate
+        weights / CODED_WEIGHTS_PER_NANOSECOND + tokens.saturating_mul(weights) / rate
     }
 
     /// Whether the tables have rows for the tokens of a text.
