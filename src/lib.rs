@@ -1,14 +1,15 @@
 //! A runtime for models whose weights are codebooks.
 //!
 //! A `.centroid` file ([`Artifact`]) holds a model's weights as one-byte codes into small codebooks,
-//! with its tokenizer and labels. [`TextClassifier`] and [`SentenceEmbedder`] answer from it, in place:
-//! products are computed straight from centroids, after "Training with Quantization Noise for Extreme
-//! Model Compression" (Fan et al. 2020, arXiv 2004.07320). [`convert`] makes such files from trained
-//! checkpoints.
+//! with its tokenizer and labels. [`TextClassifier`], [`SentenceEmbedder`] and [`ImageClassifier`] answer
+//! from it, in place: products are computed straight from centroids, after "Training with Quantization
+//! Noise for Extreme Model Compression" (Fan et al. 2020, arXiv 2004.07320). [`convert`] makes such files
+//! from trained checkpoints.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `text` | tokenizing and the text pipelines |
+//! | `image` | pictures and [`ImageClassifier`] |
 //! | `tokenizers` | the `tokenizers` crate, for a `tokenizer.json` that tokenizer tables cannot express |
 //! | `convert` | the quantizers ([`quant`]) and the reading of checkpoints |
 //! | `data` | labelled texts from files ([`data`]), and scores |
@@ -20,7 +21,7 @@
 // Without `text` and `image` some models or all are run by nothing.
 #![cfg_attr(not(all(feature = "text", feature = "image")), allow(dead_code))]
 #![cfg_attr(
-    not(all(feature = "convert", feature = "data")),
+    not(all(feature = "convert", feature = "data", feature = "image")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![warn(missing_docs)]
@@ -33,6 +34,8 @@ pub mod convert;
 #[cfg(feature = "data")]
 pub mod data;
 mod error;
+#[cfg(any(feature = "convert", feature = "data", feature = "image"))]
+mod files;
 #[cfg(feature = "image")]
 mod image;
 mod kernels;

@@ -18,9 +18,12 @@ use std::path::Path;
 pub use scores::{LabelScores, Scores};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 
 /// A byte order mark, in UTF-8.
 const MARK: &[u8] = "\u{feff}".as_bytes();
+/// Bytes of the longest file: it is read whole.
+const LIMIT: u64 = 4 << 30;
 
 /// The names of the columns (or JSON keys) to read.
 #[derive(Debug, Clone, Copy)]
@@ -53,9 +56,10 @@ pub struct Example {
 /// skipped; other columns are not looked at.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] if the file cannot be read, [`ErrorKind::Input`] if its name has another ending,
-/// a column is missing or there twice, a line has too few or too many fields, is not UTF-8 or not
-/// JSON, or has no label, or if there are no examples. Errors name the file and the line.
+/// [`ErrorKind::Io`] if the file cannot be read or is no regular one, [`ErrorKind::Input`] if it has more
+/// than 4 GiB, its name has another ending, a column is missing or there twice, a line has too few or too
+/// many fields, is not UTF-8 or not JSON, or has no label, or if there are no examples. Errors name the file
+/// and the line.
 ///
 /// ```
 /// use centroid::data::{Columns, read};
@@ -72,10 +76,21 @@ pub struct Example {
 /// ```
 pub fn read(path: impl AsRef<Path>, columns: &Columns) -> Result<Vec<Example>> {
     let path = path.as_ref();
+    parse(path, &bytes(path)?, columns)
+}
+
+/// The bytes of a file of examples.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
+    files::regular(path, LIMIT)
+}
+
+/// All examples in a file's bytes.
+pub(crate) fn parse(path: &Path, bytes: &[u8], columns: &Columns) -> Result<Vec<Example>> {
+    let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     let examples = match path.extension().and_then(|end| end.to_str()) {
-        Some("tsv") => separated(path, columns, b'\t'),
-        Some("csv") => separated(path, columns, b','),
-        Some("jsonl" | "ndjson") => json_lines(path, columns),
+        Some("tsv") => separated(bytes, columns, b'\t'),
+        Some("csv") => separated(bytes, columns, b','),
+        Some("jsonl" | "ndjson") => json_lines(bytes, columns),
         _ => Err(input(
             "the name ends in none of .tsv, .csv, .jsonl, .ndjson",
         )),
@@ -110,20 +125,10 @@ impl Columns<'_> {
     }
 }
 
-/// The content of a file without its byte order mark.
-fn content(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-    if bytes.starts_with(MARK) {
-        bytes.drain(..MARK.len());
-    }
-    Ok(bytes)
-}
-
-fn separated(path: &Path, columns: &Columns, delimiter: u8) -> Result<Vec<Example>> {
-    let bytes = content(path)?;
+fn separated(bytes: &[u8], columns: &Columns, delimiter: u8) -> Result<Vec<Example>> {
     let mut options = csv::ReaderBuilder::new();
     options.delimiter(delimiter).quoting(delimiter == b',');
-    let header = (options.from_reader(&bytes[..]))
+    let header = (options.from_reader(bytes))
         .headers()
         .map_err(|e| failure(e, 1))?
         .clone();
@@ -151,11 +156,11 @@ fn separated(path: &Path, columns: &Columns, delimiter: u8) -> Result<Vec<Exampl
         vec!["end"; header.len()].join(&char::from(delimiter).to_string())
     );
     let mut lines = Lines {
-        bytes: &bytes,
+        bytes,
         at: 0,
         line: 1,
     };
-    let mut reader = options.from_reader((&bytes[..]).chain(end.as_bytes()));
+    let mut reader = options.from_reader(bytes.chain(end.as_bytes()));
     let mut examples = Vec::new();
     let (mut ended, mut last) = (false, 1);
     for record in reader.byte_records() {
@@ -272,10 +277,10 @@ impl<'de> serde::Deserialize<'de> for Once {
     }
 }
 
-fn json_lines(path: &Path, columns: &Columns) -> Result<Vec<Example>> {
+fn json_lines(bytes: &[u8], columns: &Columns) -> Result<Vec<Example>> {
     use serde_json::Value;
     let mut examples = Vec::new();
-    for (line, text) in (1..).zip(content(path)?.split(|&byte| byte == b'\n')) {
+    for (line, text) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
         if text.trim_ascii().is_empty() {
             continue;
         }

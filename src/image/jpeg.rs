@@ -39,7 +39,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
         };
         Error::new(ErrorKind::Input, message)
     };
-    let bytes = guarded(bytes);
+    let (bytes, progressive) = guarded(bytes);
     // What is odd about headers is harmless.
     let options = DecoderOptions::default()
         .set_strict_mode(false)
@@ -50,6 +50,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let (width, height) = decoder.dimensions().unwrap_or_default();
     let [width, height] = [width, height].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
     super::check_size([width, height])?;
+    // Progressive pictures are put together from coefficients of 16 bits for each of their colours.
+    let pixels = u64::from(width) * u64::from(height);
+    let colors = decoder
+        .input_colorspace()
+        .map_or(4, |space| space.num_components() as u64);
+    let coefficients = if progressive { 2 * colors } else { 0 };
+    super::check_memory(pixels * (coefficients + 3))?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let colors = if grey {
         ColorSpace::Luma
@@ -76,8 +83,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
 }
 
 /// The file up to the end of its last scan's data, and ones behind that. Only progressive pictures, in whose other
-/// scans something may be missing, need the mark of the end, and only as far as it was there.
-fn guarded(bytes: &[u8]) -> Vec<u8> {
+/// scans something may be missing, need the mark of the end, and only as far as it was there. And whether it is one.
+fn guarded(bytes: &[u8]) -> (Vec<u8>, bool) {
     let (mut at, mut end, mut progressive, mut closed) = (0, None, false, false);
     while let Some((_, behind, marker)) = marker(bytes, at) {
         at = behind;
@@ -100,13 +107,14 @@ fn guarded(bytes: &[u8]) -> Vec<u8> {
             end = Some(at);
         }
     }
-    match end {
+    let bytes = match end {
         Some(end) if progressive && closed => {
             [&bytes[..end], &ONES, &[0xff, END_OF_IMAGE]].concat()
         }
         Some(end) => [&bytes[..end], &ONES].concat(),
         None => bytes.to_vec(),
-    }
+    };
+    (bytes, progressive)
 }
 
 /// Where the entropy-coded data ends that goes on at `at`: before a marker that is no restart.

@@ -8,11 +8,13 @@ mod tests;
 use std::io::Cursor;
 use std::path::Path;
 
+use ::image::codecs::webp::WebPDecoder;
 use ::image::imageops;
 use ::image::{ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use self::resample::{Part, resize};
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 use crate::models::efficientnet::{Crop, Preprocessing};
 
 /// Bytes of the largest file that is read.
@@ -27,14 +29,9 @@ const MAX_MEMORY: u64 = 512 << 20;
 /// The bytes of a picture's file.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] if it cannot be read, [`ErrorKind::Input`] if it is no file or too large a one.
+/// [`ErrorKind::Io`] if it cannot be read, [`ErrorKind::Input`] if it is too large.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE {
-        let message = format!("not a file of at most {} MiB", MAX_FILE >> 20);
-        return Err(Error::new(ErrorKind::Input, message).in_file(path));
-    }
-    std::fs::read(path).map_err(|e| Error::io(path, e))
+    files::regular(path, MAX_FILE)
 }
 
 /// The input `[size][size][3]` that a network takes for a picture in JPEG, PNG or WebP.
@@ -90,6 +87,20 @@ fn check_size([width, height]: [u32; 2]) -> Result<()> {
     } else {
         return Ok(());
     };
+    Err(Error::new(ErrorKind::Input, message))
+}
+
+/// # Errors
+/// [`ErrorKind::Input`] if decoding takes more bytes than there may be.
+fn check_memory(bytes: u64) -> Result<()> {
+    if bytes <= MAX_MEMORY {
+        return Ok(());
+    }
+    let message = format!(
+        "decoding the picture would take {} MiB; the limit is {}",
+        bytes >> 20,
+        MAX_MEMORY >> 20
+    );
     Err(Error::new(ErrorKind::Input, message))
 }
 
@@ -170,6 +181,14 @@ fn decode(bytes: &[u8]) -> Result<RgbImage> {
     }
     let (width, height) = reader()?.into_dimensions().map_err(told)?;
     check_size([width, height])?;
+    if reader()?.format() == Some(ImageFormat::WebP) {
+        let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(told)?;
+        // Its decoder keeps a canvas of four colours, a frame, and what is shown.
+        let canvas = 4 * u64::from(width) * u64::from(height);
+        if decoder.has_animation() {
+            check_memory(3 * canvas)?;
+        }
+    }
     Ok(reader()?.decode().map_err(told)?.into_rgb8())
 }
 

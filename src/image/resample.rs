@@ -1,6 +1,7 @@
 //! Resizing as Pillow does it (`libImaging/Resample.c`), value by value: networks were trained and measured with
-//! that. Columns come first, then rows (Pillow 13 begins with the rows of some tall pictures); in between values
-//! are bytes again, and weights have 22 bits.
+//! that. Columns come first, then rows, as in Pillow 12.0 (12.3 begins with the rows of pictures that are more
+//! than 100 times as high as wide, 13 with those of others, too); in between values are bytes again, and weights
+//! have 22 bits.
 
 use std::ops::Range;
 

@@ -199,6 +199,24 @@ fn pictures_that_lie_about_their_size_are_refused() {
     fails(&bytes, "damaged");
 }
 
+/// Two frames (Pillow, 1 x 1 pixel): the first is the picture, if it is not too large with all that goes with it.
+#[test]
+fn animations_are_their_first_frame() {
+    let hex = "524946468a00000057454250565038580a00000002000000000000000000414e494d06000000000000000000414e4d46\
+               2a0000000000000000000000000000000a0000025650384c110000002f0000000007508426f4a0ff8188e87f0000414e\
+               4d462c0000000000000000000000000000000a0000005650384c140000002f00000000075081540820000a9afec78888\
+               fe07";
+    let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let mut bytes: Vec<u8> = (0..hex.len()).step_by(2).map(digit).collect();
+    let first = decode(&bytes).unwrap();
+    assert_eq!(first.dimensions(), (1, 1));
+    assert_eq!(first.as_raw()[..], [9, 8, 7]);
+    for side in [24, 27] {
+        bytes[side..side + 3].copy_from_slice(&8191u32.to_le_bytes()[..3]);
+    }
+    fails(&bytes, "would take 768 MiB; the limit is 512");
+}
+
 #[test]
 fn damaged_pictures_do_not_panic() {
     let preprocessing = preprocessing(4, 5, Crop::AfterResize);

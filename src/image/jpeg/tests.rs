@@ -149,3 +149,18 @@ fn pictures_that_claim_more_pixels_than_they_have_are_refused() {
         }
     }
 }
+
+/// As many pixels as there may be, each with coefficients for three colours.
+#[test]
+fn large_progressive_pictures_are_refused() {
+    let mut large = bytes(PROGRESSIVE);
+    let at = size_at(&large);
+    for side in [at, at + 2] {
+        large[side..side + 2].copy_from_slice(&8192u16.to_be_bytes());
+    }
+    fails(
+        &large,
+        "would take 576 MiB; the limit is 512",
+        "8192 x 8192",
+    );
+}
