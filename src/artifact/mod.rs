@@ -25,6 +25,8 @@ pub(crate) use map::Bytes;
 pub(crate) use reader::StoredTokenizer;
 pub(crate) use tensor::{Bits, StoredCodebook, StoredZero, Tensor, Values};
 pub use v1::{Group, Layout, ModelKind, Scheme};
+#[cfg(feature = "train")]
+pub(crate) use writer::remove_abandoned;
 #[cfg(feature = "convert")]
 pub(crate) use writer::{
     NewCodebook, NewValues, NewZero, Writer, refuse_existing, with_tokenizer, write_file,

@@ -337,8 +337,12 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     temporary.rename(path, force)
 }
 
-/// Fails if `path` exists and is not to be overwritten.
+/// Fails if `path` exists and is not to be overwritten, or is no file.
 pub(crate) fn refuse_existing(path: &Path, force: bool) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let message = "is no regular file, and is not replaced by one";
+        return Err(Error::new(ErrorKind::Io, message).in_file(path));
+    }
     if !force && fs::symlink_metadata(path).is_ok() {
         return Err(Error::new(
             ErrorKind::Io,
@@ -361,6 +365,29 @@ pub(crate) fn preamble_and_header(header: &[u8], file_length: u64) -> Vec<u8> {
     bytes.resize(v1::PREAMBLE, 0);
     bytes.extend_from_slice(header);
     bytes
+}
+
+/// Removes what processes that were killed left of writing a file: its temporary files, but for those of
+/// processes that are still there.
+#[cfg(feature = "train")]
+pub(crate) fn remove_abandoned(target: &Path) -> Result<()> {
+    let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
+        return Ok(());
+    };
+    let begins = format!(".{}.", name.to_string_lossy());
+    for entry in fs::read_dir(directory).map_err(|e| Error::io(directory, e))? {
+        let entry = entry.map_err(|e| Error::io(directory, e))?;
+        let name = entry.file_name();
+        let process = (name.to_str())
+            .and_then(|name| name.strip_prefix(&begins)?.strip_suffix(".tmp"))
+            .and_then(|process| process.parse::<u32>().ok());
+        if let Some(process) = process
+            && !Path::new("/proc").join(process.to_string()).exists()
+        {
+            fs::remove_file(entry.path()).map_err(|e| Error::io(entry.path(), e))?;
+        }
+    }
+    Ok(())
 }
 
 /// A file that removes itself unless it is renamed.

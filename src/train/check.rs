@@ -203,6 +203,9 @@ impl Recipe {
         }
         if let Some(noise) = &stage.noise {
             noise.check()?;
+            if stage.epochs == 0 {
+                return Err(config("noise is for training, and epochs is 0".into()));
+            }
         }
         if self.data.label.is_none() && stage.distill.is_none() && stage.epochs > 0 {
             return Err(config(

@@ -8,7 +8,7 @@ use super::learner::Learner;
 use super::recipe::Stage;
 use super::run::Watch;
 use super::setup::Run;
-use super::stage::Score;
+use super::stage::{Score, Seen, look};
 use crate::artifact::Scheme;
 use crate::error::Result;
 use crate::quant::pq::Pq;
@@ -71,7 +71,12 @@ impl<L: Learner> Run<'_, L> {
                 "relative_error": error});
             watch.log.line(&line)?;
         }
-        let score = self.validate()?;
+        // What noise will see in the first step.
+        let mut seen = Seen::new();
+        if let Some(noise) = stage.noise.as_ref().filter(|noise| noise.always_exact()) {
+            look(noise, &self.model, &mut seen, 0, seed)?;
+        }
+        let score = self.validate(stage, &seen, 0)?;
         if let Some(score) = score {
             watch.validation(&stage.name, 0, self.metric(), score)?;
         }

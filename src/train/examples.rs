@@ -7,8 +7,9 @@ use std::path::Path;
 use super::encoder::Text;
 use super::mix;
 use super::recipe::{Data, Part};
-use crate::data::{Columns, Example, read};
+use crate::data::{self, Columns, Example};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image;
 use crate::quant::rng::Rng;
 use crate::text::{Tokenizer, Truncation};
 
@@ -26,7 +27,8 @@ pub(super) struct Division {
     pub(super) labels: Vec<String>,
     /// Sentences on what was found.
     pub(super) notes: Vec<String>,
-    /// SHA-256 over all files.
+    /// SHA-256 of the file; of more than one, of their digests one after the other, in hexadecimal digits: tests,
+    /// validation, training, without labels, and behind each file those of its pictures.
     pub(super) digest: String,
 }
 
@@ -48,9 +50,9 @@ impl Division {
         let mut digests: HashMap<String, String> = HashMap::new();
         // Texts for test come first, so that none of them is trained with.
         let mut load = |path: &Path, what: &str, columns: &Columns| -> Result<Vec<Example>> {
-            let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+            let bytes = data::bytes(path)?;
             hashed.push(super::digest(&bytes));
-            let mut all = read(path, columns)?;
+            let mut all = data::parse(path, &bytes, columns)?;
             if data.image.is_some() {
                 let directory = path.parent().unwrap_or(Path::new(""));
                 for example in &mut all {
@@ -59,7 +61,7 @@ impl Division {
                         let message = format!("line {}: there is no such file", example.line);
                         return Err(Error::new(ErrorKind::Input, message).in_file(file));
                     }
-                    let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
+                    let bytes = image::read(&file)?;
                     let digest = super::digest(&bytes);
                     hashed.push(digest.clone());
                     example.text = file.to_string_lossy().into_owned();
@@ -151,7 +153,10 @@ impl Division {
         }
         let mut division = Self {
             labels: Vec::new(),
-            digest: super::digest(hashed.concat().as_bytes()),
+            digest: match &hashed[..] {
+                [only] => only.clone(),
+                _ => super::digest(hashed.concat().as_bytes()),
+            },
             train,
             unlabelled,
             validation,

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::learner::Learner;
-use super::recipe::Recipe;
+use super::recipe::Stage;
 use super::run::{Finished, Metric, SCORED, Watch};
-use super::setup::{Run, remove};
-use crate::artifact::write_file;
+use super::setup::{Run, names, remove};
+use crate::artifact::{Scheme, write_file};
 use crate::data::Scores;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What the runtime makes of the test examples, in the modes `int8` and `exact`.
 #[derive(Debug)]
@@ -109,10 +109,23 @@ impl<L: Learner> Run<'_, L> {
         {
             checkpoint = Some(watch.paths.checkpoint.clone());
         }
-        let answers = self.model.answers(&self.validation, SCORED)?;
+        // As the file will have it.
+        let weights = &mut self.model.weights;
+        let integers = |name: &&str| weights.plan(name).scheme != Scheme::Pq;
+        let integers: Vec<String> = (weights.to_quantize(None).filter(integers))
+            .map(str::to_owned)
+            .collect();
+        weights.set_rounded(&integers, true);
+        let broken = || {
+            let message = "the trained model's answers are not finite";
+            Error::new(ErrorKind::Input, message)
+        };
+        let pass = self.model.pass();
+        let answers = (self.model).answers(&pass, &self.validation, SCORED, &broken)?;
+        drop(pass);
         let trained = self.model.weights.trained()?;
         let provenance = vec![
-            ("training".into(), summary(self.recipe)),
+            ("training".into(), self.summary()),
             ("training_recipe_sha256".into(), self.recipe.digest.clone()),
             ("training_data_sha256".into(), self.data_digest.clone()),
         ];
@@ -162,29 +175,60 @@ impl<L: Learner> Run<'_, L> {
             checkpoint,
         }))
     }
-}
 
-/// The stages in a line.
-fn summary(recipe: &Recipe) -> String {
-    let stages = recipe.stages.iter().map(|stage| {
-        let mut parts = vec![match stage.patience {
-            // Which of them was the best is in the log.
-            Some(patience) => format!("at most {} epochs (patience {patience})", stage.epochs),
-            None => format!("{} epochs", stage.epochs),
-        }];
-        if let Some(noise) = &stage.noise {
-            parts.push(format!("noise {:?} {:?}", noise.form, noise.rate).to_lowercase());
+    /// The stages in a line, and what became of them.
+    fn summary(&self) -> String {
+        let recipe = self.recipe;
+        let stages = recipe.stages.iter().zip(&self.done).map(|(stage, stint)| {
+            let mut parts = vec![match stint.epochs < stage.epochs {
+                true => format!("{} of {} epochs", stint.epochs, stage.epochs),
+                false => format!("{} epochs", stage.epochs),
+            }];
+            if stint.kept < stint.epochs {
+                parts.push(format!("the weights of epoch {}", stint.kept));
+            }
+            if let Some(noise) = &stage.noise {
+                parts.push(format!("noise {:?} {:?}", noise.form, noise.rate).to_lowercase());
+            }
+            if !stage.quantize.is_empty() {
+                let of = stage.quantize.join(" ");
+                parts.push(match (self.gives_codes(stage), stage.calibrate) {
+                    (false, _) => format!("{of} as stored"),
+                    (true, Some(examples)) => format!("codes for {of}, calibrated on {examples}"),
+                    (true, None) => format!("codes for {of}"),
+                });
+            }
+            if stage.reassign.is_some() {
+                parts.push("reassigned".into());
+            }
+            if stage.layer_drop > 0.0 {
+                parts.push(format!("layers dropped {}", stage.layer_drop));
+            }
+            if stage.distill.is_some() {
+                parts.push("distilled".into());
+            }
+            if stage.int8 {
+                parts.push("int8".into());
+            }
+            format!("{}: {}", stage.name, parts.join(", "))
+        });
+        let mut all: Vec<String> = stages.collect();
+        if recipe.share > 1 {
+            all.insert(0, format!("{} layers share weights", recipe.share));
         }
-        if !stage.quantize.is_empty() {
-            parts.push(format!("codes for {}", stage.quantize.join(" ")));
+        if let Some(layers) = &recipe.layers {
+            let layers: Vec<String> = layers.iter().map(usize::to_string).collect();
+            all.insert(0, format!("layers {}", layers.join(" ")));
         }
-        if stage.distill.is_some() {
-            parts.push("distilled".into());
-        }
-        if stage.int8 {
-            parts.push("int8".into());
-        }
-        format!("{}: {}", stage.name, parts.join(", "))
-    });
-    stages.collect::<Vec<_>>().join("; ")
+        all.join("; ")
+    }
+
+    /// Whether one of the tensors that a stage quantizes has codes by the plan.
+    fn gives_codes(&self, stage: &Stage) -> bool {
+        let mut planned = self.model.base.planned().iter();
+        planned.any(|tensor| {
+            tensor.plan.scheme == Scheme::Pq
+                && stage.quantize.iter().any(|part| names(part, tensor))
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! `log.jsonl`: a line for each thing that happened.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -19,8 +19,18 @@ impl Log {
     pub(super) fn open(path: &Path, bytes: u64) -> Result<Self> {
         let failed = |e| Error::io(path, e);
         let mut options = OpenOptions::new();
-        let mut file =
-            (options.write(true).create(true).truncate(false).open(path)).map_err(failed)?;
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path).map_err(failed)?;
+        let mut bytes = bytes;
+        if file.metadata().map_err(failed)?.len() < bytes {
+            // Lines were lost, as in a power cut: it goes on after the last whole one.
+            let mut left = Vec::new();
+            file.read_to_end(&mut left).map_err(failed)?;
+            bytes = left
+                .iter()
+                .rposition(|&byte| byte == b'\n')
+                .map_or(0, |at| at as u64 + 1);
+        }
         file.set_len(bytes).map_err(failed)?;
         file.seek(SeekFrom::Start(bytes)).map_err(failed)?;
         Ok(Self {

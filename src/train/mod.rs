@@ -37,6 +37,7 @@ mod stage;
 mod state;
 mod texts;
 mod weights;
+mod work;
 
 pub use finish::Tested;
 pub use noise::{Form, Noise, Range, Rate};

@@ -12,7 +12,9 @@
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use crate::convert::GroupPlan;
+use super::setup::names;
+use crate::artifact::Scheme;
+use crate::convert::{GroupPlan, PlannedTensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::quant::codes;
 use crate::quant::pq;
@@ -95,8 +97,8 @@ pub struct Noise {
     /// The probability that a block (`int8`, `int4`: a value) is drawn. 1 is quantization-aware training;
     /// `proxy` and `mean` would leave nothing then, and take rates below 1.
     pub rate: Rate,
-    /// The groups whose tensors are disturbed, as far as they are not quantized yet; all that the plan
-    /// quantizes if `None`.
+    /// The groups whose tensors are disturbed, as far as they are not quantized yet. If `None`, all that the plan
+    /// quantizes so: to codes for `proxy`, `mean` and `exact`, to int8 or int4 for the others.
     pub groups: Option<Vec<String>>,
     /// `int8`, `int4`: what values span.
     #[serde(default)]
@@ -187,6 +189,41 @@ impl Noise {
         Ok(())
     }
 
+    /// Whether a tensor that the plan quantizes is disturbed: blocks are of codes, single values of int8 and int4.
+    /// Groups that are named may have either, but for `exact`, which needs a codebook.
+    pub(super) fn reaches(&self, tensor: &PlannedTensor) -> bool {
+        let of_integers = matches!(self.form, Form::Int8 | Form::Int4);
+        let own = (tensor.plan.scheme != Scheme::Pq) == of_integers;
+        match &self.groups {
+            None => own,
+            Some(parts) => {
+                (own || self.form != Form::Exact) && parts.iter().any(|part| names(part, tensor))
+            }
+        }
+    }
+
+    /// Whether centroids always stand in for weights.
+    pub(super) fn always_exact(&self) -> bool {
+        self.form == Form::Exact && self.rate.ends() == [1.0; 2]
+    }
+
+    /// What is wrong where it [reaches](Self::reaches) nothing that the plan quantizes.
+    pub(super) fn unfit(&self) -> String {
+        let form = format!("{:?}", self.form).to_lowercase();
+        match (self.form, &self.groups) {
+            (Form::Exact, Some(_)) => {
+                "noise: form exact needs codebooks, and the plan has none for its groups".into()
+            }
+            (Form::Int8 | Form::Int4, _) => format!(
+                "noise: form {form} is for what the plan has in int8 or int4, which is nothing; noise.groups \
+                 names others"
+            ),
+            (_, _) => format!(
+                "noise: form {form} is for what the plan gives codes, which is nothing; noise.groups names others"
+            ),
+        }
+    }
+
     /// What is needed of all of a matrix `[rows, cols]` to disturb any of its rows.
     ///
     /// # Errors
@@ -196,8 +233,12 @@ impl Noise {
             let of_all = match self.form {
                 Form::Proxy => None,
                 Form::Mean => {
-                    let blocks = blocks(w, plan.block);
-                    Some(blocks.mean_dim([0i64, 1].as_slice(), false, Kind::Float))
+                    let sums = blocks(w, plan.block);
+                    let sums = sums.sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Float);
+                    // Where a row's last block is shorter, its end is no value.
+                    let counts = blocks(&w.ones_like(), plan.block);
+                    let counts = counts.sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Float);
+                    Some(sums / counts.clamp_min(1.0))
                 }
                 Form::Exact => return codebook(w, plan, self.iterations, seed),
                 Form::Int8 => Some(grid(w, plan, Bits::Eight, self.range)?),

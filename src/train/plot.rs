@@ -7,7 +7,10 @@ use serde::Deserialize;
 
 use crate::artifact::write_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 
+/// Bytes of the longest log that is drawn.
+const LONGEST: u64 = 1 << 30;
 const SIZE: (u32, u32) = (960, 640);
 
 #[derive(Deserialize)]
@@ -43,7 +46,8 @@ struct Curves {
 /// written.
 pub fn plot(log: impl AsRef<Path>, picture: impl AsRef<Path>) -> Result<()> {
     let (log, picture) = (log.as_ref(), picture.as_ref());
-    let text = std::fs::read_to_string(log).map_err(|e| Error::io(log, e))?;
+    let text = files::regular(log, LONGEST)?;
+    let text = String::from_utf8_lossy(&text);
     let curves = Curves::read(&text).map_err(|e| e.in_file(log))?;
     let mut svg = String::new();
     curves.draw(&mut svg).map_err(|e| {

@@ -9,6 +9,7 @@ use super::noise::Noise;
 use super::shape::Network;
 use crate::convert::Plan;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 
 /// A run, as its TOML file says. Paths are relative to that file.
 #[derive(Debug, Clone, Deserialize)]
@@ -325,7 +326,7 @@ impl Recipe {
     /// (with the nearest known one), and a value out of range.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = files::settings(path)?;
         let directory = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, directory).map_err(|e| e.in_file(path))
     }

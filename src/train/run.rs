@@ -1,11 +1,10 @@
 //! A run from a recipe to an artifact.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use tch::Tensor;
 
 use super::examples::batches;
 use super::finish::Tested;
@@ -13,15 +12,16 @@ use super::images::Images;
 use super::learner::Learner;
 use super::log::Log;
 use super::mix;
-use super::noise::Look;
-use super::optimizer::AdamW;
+use super::pass::{Disturbance, Pass};
 use super::recipe::{Recipe, Stage};
 use super::setup::{Paths, Run, device, remove};
-use super::stage::{Clock, Model, Score, Seen, Steps, Taken};
-use super::state::{NewState, Place, State};
+use super::stage::{Clock, Score, Seen, Steps, Taken};
+use super::state::{Place, State, Stint};
 use super::texts::Texts;
+use super::work::Work;
+use crate::artifact::{Scheme, remove_abandoned};
 use crate::convert::{PlannedTensor, Report};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Steps between two lines of the log.
 const LOGGED: usize = 10;
@@ -169,6 +169,9 @@ fn go<L: Learner>(
         remove(&paths.state)?;
     }
     fs::create_dir_all(&recipe.output).map_err(|e| Error::io(&recipe.output, e))?;
+    for path in [&paths.state, &paths.artifact, &paths.answers] {
+        remove_abandoned(path)?;
+    }
     let bytes = state.as_ref().map_or(0, |state| state.place.log);
     let mut watch = Watch {
         log: Log::open(&paths.log, bytes)?,
@@ -218,106 +221,6 @@ impl Watch<'_> {
     }
 }
 
-/// Names, shapes and codes of matrices.
-type Codes = Vec<(String, [usize; 2], Vec<u8>)>;
-
-/// A stage in work.
-struct Work {
-    optimizer: AdamW,
-    seen: Seen,
-    /// The weights that were best in validation, and the codes.
-    best: Vec<(String, Tensor)>,
-    best_codes: Codes,
-    place: Place,
-}
-
-impl Work {
-    fn new<L>(stage: usize, model: &Model<L>) -> Self {
-        Self {
-            optimizer: AdamW::new(model.weights.parameters()),
-            seen: Seen::new(),
-            best: Vec::new(),
-            best_codes: Vec::new(),
-            place: Place {
-                stage,
-                ..Place::default()
-            },
-        }
-    }
-
-    /// A stage that goes on.
-    fn restored<L>(stage: &Stage, model: &Model<L>, state: &State) -> Result<Self> {
-        let mut work = Self::new(state.place.stage, model);
-        work.optimizer.set(|name| state.tensor(name))?;
-        work.optimizer.steps = state.place.optimizer_steps;
-        for name in state.names("seen/") {
-            let read = |name: &str| Some(state.tensor(name)?.to_device(model.device));
-            let look = Look {
-                of_all: read(&format!("seen/{name}")),
-                factors: read(&format!("factors/{name}")),
-            };
-            work.seen.insert(name.to_owned(), look);
-        }
-        if let Some(noise) = &stage.noise
-            && work.seen.is_empty()
-            && state.place.step > 0
-        {
-            // A form that need not know anything.
-            let names = model.weights.to_quantize(noise.groups.as_deref());
-            (work.seen).extend(names.map(|name| (name.to_owned(), Look::default())));
-        }
-        for (name, _) in work.optimizer.weights() {
-            if let Some(tensor) = state.tensor(&format!("best/{name}")) {
-                work.best.push((name, tensor));
-            }
-        }
-        if !work.best.is_empty() {
-            for (name, shape, _) in model.weights.codes() {
-                let codes = state
-                    .codes(&format!("best_codes/{name}"))
-                    .unwrap_or_default();
-                work.best_codes.push((name, shape, codes.to_vec()));
-            }
-        }
-        work.place = state.place.clone();
-        Ok(work)
-    }
-
-    /// Keeps the weights if they are the best so far.
-    fn compare<L>(&mut self, stage: &Stage, score: Score, epoch: usize, model: &Model<L>) {
-        // What it learns is what counts.
-        let merit = match score.divergence {
-            Some(divergence) if stage.learns_from_teacher() => -divergence,
-            _ => score.value,
-        };
-        if self.place.best.is_none_or(|(best, _)| merit > best) {
-            self.place.best = Some((merit, epoch));
-            self.best = self.optimizer.weights();
-            self.best_codes = model.weights.codes();
-        }
-    }
-
-    fn save<L>(&self, model: &Model<L>, path: &Path, digest: &str) -> Result<()> {
-        let mut state = NewState::default();
-        for (name, tensor) in self.optimizer.state() {
-            state.values(name, tensor);
-        }
-        for (name, look) in &self.seen {
-            for (part, tensor) in [("seen", &look.of_all), ("factors", &look.factors)] {
-                if let Some(tensor) = tensor {
-                    state.values(format!("{part}/{name}"), tensor);
-                }
-            }
-        }
-        for (name, tensor) in &self.best {
-            state.values(format!("best/{name}"), tensor);
-        }
-        state.codes("codes", model.weights.codes());
-        state.codes("best_codes", self.best_codes.clone());
-        state.write(path, &self.place, digest)
-    }
-}
-
 impl<L: Learner> Run<'_, L> {
     /// The examples that a stage learns from.
     fn examples(&self, stage: &Stage) -> &[L::Example] {
@@ -334,6 +237,9 @@ impl<L: Learner> Run<'_, L> {
     /// Whether all stages are done; else it was asked to stop.
     fn stages(&mut self, mut state: Option<State>, watch: &mut Watch<'_>) -> Result<bool> {
         let first = state.as_ref().map_or(0, |state| state.place.stage);
+        if let Some(state) = &state {
+            self.done.clone_from(&state.place.done);
+        }
         let recipe = self.recipe;
         for (number, stage) in recipe.stages.iter().enumerate().skip(first) {
             let work = match state.take() {
@@ -346,9 +252,18 @@ impl<L: Learner> Run<'_, L> {
                     let start = self.quantize(stage, watch)?;
                     self.model.weights.keep_latent(stage.reassign.is_some())?;
                     let mut work = Work::new(number, &self.model);
+                    work.place.done.clone_from(&self.done);
                     if let Some(score) = start {
                         // Codes that are made with care may be better than what training makes of them.
                         work.compare(stage, score, 0, &self.model);
+                    }
+                    if !stage.quantize.is_empty() {
+                        // They may have taken longer than many steps.
+                        work.place.log = watch.log.bytes();
+                        work.save(&self.model, &watch.paths.state, &self.digest)?;
+                        if watch.stop.load(Ordering::Relaxed) {
+                            return Ok(false);
+                        }
                     }
                     work
                 }
@@ -360,14 +275,47 @@ impl<L: Learner> Run<'_, L> {
         Ok(true)
     }
 
-    /// How good the model is on the validation examples, if there are any.
-    pub(super) fn validate(&self) -> Result<Option<Score>> {
+    /// How good the model is on the validation examples, if there are any: with all that the stage's noise rounds
+    /// to int8 or int4 as it will be stored, with the codebooks of its noise where they always stand in for the
+    /// weights, and in the mode that it is trained for.
+    pub(super) fn validate(
+        &mut self,
+        stage: &Stage,
+        seen: &Seen,
+        step: usize,
+    ) -> Result<Option<Score>> {
         if self.validation.is_empty() {
             return Ok(None);
         }
+        let weights = &mut self.model.weights;
+        let integers = |name: &&str| weights.plan(name).scheme != Scheme::Pq;
+        let disturbed = (stage.noise.iter()).flat_map(|noise| weights.to_disturb(noise));
+        let stored: Vec<String> = disturbed.filter(integers).map(str::to_owned).collect();
+        weights.set_rounded(&stored, true);
+        let always = stage.noise.as_ref().filter(|noise| noise.always_exact());
+        let pass = Pass {
+            int8: stage.int8,
+            noise: always.map(|noise| Disturbance {
+                noise,
+                rate: 1.0,
+                seen,
+            }),
+            ..self.model.pass()
+        };
+        let broken = || {
+            let message = format!(
+                "stage {:?}, after step {step}: the model's answers are not finite; most likely a learning rate \
+                 is too high: the last saved state is as it was",
+                stage.name
+            );
+            Error::new(ErrorKind::Input, message)
+        };
+        let answers = (self.model).answers(&pass, &self.validation, SCORED, &broken)?;
+        drop(pass);
         let taught = self.taught.as_ref().map(|taught| &taught.validation[..]);
-        let score = (self.model).score(self.metric(), &self.validation, taught, SCORED);
-        score.map(Some)
+        let score = (self.model).score(self.metric(), &self.validation, &answers, taught);
+        self.model.weights.set_rounded(&stored, false);
+        Ok(Some(score))
     }
 
     pub(super) fn metric(&self) -> Metric {
@@ -417,7 +365,7 @@ impl<L: Learner> Run<'_, L> {
             self.tell(stage, &work.place, taken, watch)?;
 
             let ends = work.place.step.is_multiple_of(each);
-            if ends && let Some(score) = self.validate()? {
+            if ends && let Some(score) = self.validate(stage, &work.seen, work.place.step)? {
                 watch.validation(&stage.name, epoch + 1, self.metric(), score)?;
                 work.compare(stage, score, epoch + 1, &self.model);
             }
@@ -440,6 +388,11 @@ impl<L: Learner> Run<'_, L> {
             work.optimizer.set_weights(&work.best);
             self.model.weights.set_codes(&work.best_codes);
         }
+        let epochs = work.place.step.checked_div(each).unwrap_or(0);
+        let kept = work.place.best.map_or(epochs, |(_, epoch)| epoch);
+        self.done.push(Stint { epochs, kept });
+        let line = json!({"event": "stage", "stage": stage.name, "epochs": epochs, "kept": kept});
+        watch.log.line(&line)?;
         Ok(true)
     }
 

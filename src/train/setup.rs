@@ -10,10 +10,10 @@ use tch::Device;
 use super::cuda;
 use super::examples::Division;
 use super::learner::Learner;
-use super::noise::Noise;
 use super::recipe::{Recipe, Stage};
 use super::run::{Event, SCORED, Start};
 use super::stage::{Model, taught_by};
+use super::state::Stint;
 use crate::artifact::{Group, Scheme};
 use crate::convert::PlannedTensor;
 use crate::data::Example;
@@ -144,6 +144,8 @@ pub(super) struct Run<'a, L: Learner> {
     /// Of everything that decides the result.
     pub(super) digest: String,
     pub(super) data_digest: String,
+    /// What became of the stages that are over.
+    pub(super) done: Vec<Stint>,
 }
 
 /// What a run's model reads.
@@ -179,10 +181,18 @@ impl<'a, L: Learner> Run<'a, L> {
             return Err(Error::new(ErrorKind::Config, message));
         }
         let taught = match &teacher {
-            Some(teacher) => Some(Taught {
-                validation: teacher.answers(&examples.validation, SCORED)?,
-                test: teacher.answers(&examples.test, SCORED)?,
-            }),
+            Some(teacher) => {
+                let broken = || {
+                    let message = "the teacher's answers are not finite: its weights are damaged";
+                    Error::new(ErrorKind::Checkpoint, message)
+                };
+                let answers =
+                    |examples| teacher.answers(&teacher.pass(), examples, SCORED, &broken);
+                Some(Taught {
+                    validation: answers(&examples.validation)?,
+                    test: answers(&examples.test)?,
+                })
+            }
             None => None,
         };
         let taught_by = match &teacher {
@@ -202,6 +212,7 @@ impl<'a, L: Learner> Run<'a, L> {
             taught,
             digest: super::digest(&parts.concat()),
             data_digest: division.digest,
+            done: Vec::new(),
             test: division.test,
             cut: examples.cut,
             recipe,
@@ -321,10 +332,13 @@ fn check<'a, L: Learner>(
     if stage.reassign.is_some() && !model.base.planned().iter().any(is_pq) {
         return wrong("reassign is for codes, and no stage has made any by then".into());
     }
-    if let Some(Noise { groups, .. }) = &stage.noise {
-        let mut reached = model.weights.to_quantize(groups.as_deref()).peekable();
-        if reached.peek().is_none() {
+    if let Some(noise) = &stage.noise {
+        if (model.weights.to_quantize(noise.groups.as_deref()).next()).is_none() {
             return wrong("noise: the plan quantizes none of the tensors in its groups".into());
+        }
+        let mut reached = model.weights.to_disturb(noise).peekable();
+        if reached.peek().is_none() {
+            return wrong(noise.unfit());
         }
         if reached.all(|name| done.contains(name)) {
             return wrong(

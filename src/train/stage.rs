@@ -67,20 +67,26 @@ impl<L: Learner> Model<L> {
         Ok(means.collect())
     }
 
-    /// Logits or vectors of all examples, `[examples][labels or hidden]`.
-    pub(super) fn answers(&self, examples: &[L::Example], size: usize) -> Result<Vec<Vec<f32>>> {
+    /// Logits or vectors of all examples, `[examples][labels or hidden]`, in a pass that makes each matrix from
+    /// its codes once.
+    ///
+    /// # Errors
+    /// `broken` if one is not finite.
+    pub(super) fn answers(
+        &self,
+        pass: &Pass<'_>,
+        examples: &[L::Example],
+        size: usize,
+        broken: &dyn Fn() -> Error,
+    ) -> Result<Vec<Vec<f32>>> {
         let mut answers = vec![Vec::new(); examples.len()];
-        // One pass, which makes each matrix from its codes once.
-        let pass = self.pass();
         for numbers in super::examples::by_length(examples, L::length, size) {
             let batched: Vec<&L::Example> = numbers.iter().map(|&n| &examples[n]).collect();
             let batch = self.batch(&batched)?;
-            let outputs = tch::no_grad(|| self.learner.forward(&pass, &batch, false))?;
+            let outputs = tch::no_grad(|| self.learner.forward(pass, &batch, false))?;
             let values = super::weights::to_vec(&outputs.answers);
             if !values.iter().all(|value| value.is_finite()) {
-                let message =
-                    "the model's answers are not finite; most likely a learning rate is too high";
-                return Err(Error::new(ErrorKind::Input, message));
+                return Err(broken());
             }
             let of_each = values.chunks_exact(values.len() / numbers.len());
             for (number, values) in numbers.into_iter().zip(of_each) {
@@ -90,15 +96,14 @@ impl<L: Learner> Model<L> {
         Ok(answers)
     }
 
-    /// How good it is on some examples, for which a teacher `taught` answers.
+    /// How good answers to some examples are, for which a teacher answers `taught`.
     pub(super) fn score(
         &self,
         metric: Metric,
         examples: &[L::Example],
+        answers: &[Vec<f32>],
         taught: Option<&[Vec<f32>]>,
-        size: usize,
-    ) -> Result<Score> {
-        let answers = self.answers(examples, size)?;
+    ) -> Score {
         let mean = |of: fn(&[f32], &[f32]) -> f64, taught: &[Vec<f32>]| {
             let pairs = answers.iter().zip(taught);
             pairs.map(|(own, taught)| of(own, taught)).sum::<f64>() / examples.len().max(1) as f64
@@ -109,19 +114,19 @@ impl<L: Learner> Model<L> {
             Metric::Agreement => by_teacher(|own, taught| f64::from(best(own) == best(taught))),
             Metric::Accuracy => {
                 let mut scores = Scores::new(self.base.labels());
-                for (example, logits) in examples.iter().zip(&answers) {
+                for (example, logits) in examples.iter().zip(answers) {
                     scores.add(L::label(example) as usize, best(logits));
                 }
                 scores.accuracy()
             }
         };
-        Ok(Score {
+        Score {
             value,
             divergence: match self.learner.embeds() {
                 true => None,
                 false => taught.map(|taught| mean(divergence_of, taught)),
             },
-        })
+        }
     }
 }
 
@@ -221,7 +226,7 @@ impl<L: Learner> Steps<'_, L> {
     ) -> Result<Taken> {
         let seeds = [self.recipe.seed, clock.stage as u64, clock.step as u64];
         if let Some(noise) = &self.stage.noise {
-            look(noise, model, seen, clock, self.recipe.seed)?;
+            look(noise, model, seen, clock.step, self.recipe.seed)?;
         }
         // Every random choice of torch in this step follows, whatever came before: a run that goes on
         // makes the same ones.
@@ -393,18 +398,18 @@ pub(super) fn taught_by(distill: &Distill, own: usize, taught: usize) -> Result<
 }
 
 /// Looks at the weights again where that is due.
-fn look<L>(
+pub(super) fn look<L>(
     noise: &Noise,
     model: &Model<L>,
     seen: &mut Seen,
-    clock: Clock,
+    step: usize,
     seed: u64,
 ) -> Result<()> {
-    if !seen.is_empty() && !clock.step.is_multiple_of(noise.refresh) {
+    if !seen.is_empty() && !step.is_multiple_of(noise.refresh) {
         return Ok(());
     }
     seen.clear();
-    for name in model.weights.to_quantize(noise.groups.as_deref()) {
+    for name in model.weights.to_disturb(noise) {
         let Some(tensor) = model.weights.plain(name) else {
             continue;
         };

@@ -23,8 +23,19 @@ pub(super) struct Place {
     /// The best validation of the stage (accuracy, cosine, or less the divergence from the teacher), and the
     /// epoch after which it was reached.
     pub(super) best: Option<(f64, usize)>,
+    /// What became of the stages before.
+    pub(super) done: Vec<Stint>,
     /// Bytes of the log: lines after them belong to steps that were lost.
     pub(super) log: u64,
+}
+
+/// How long a stage went on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stint {
+    /// Epochs that were trained.
+    pub(super) epochs: usize,
+    /// The epoch whose weights go on: 0 for those it began with.
+    pub(super) kept: usize,
 }
 
 pub(super) struct State {
@@ -70,6 +81,7 @@ impl NewState {
             ("step".into(), place.step.to_string()),
             ("optimizer_steps".into(), place.optimizer_steps.to_string()),
             ("log".into(), place.log.to_string()),
+            ("done".into(), stints(&place.done)),
             ("recipe".into(), recipe.to_owned()),
         ]);
         if let Some((merit, epoch)) = place.best {
@@ -79,6 +91,23 @@ impl NewState {
         }
         write_file(path, &tensors(views, Some(metadata))?, true)
     }
+}
+
+/// As `3/2 1/1`: the epochs of each stage, and which was kept.
+fn stints(done: &[Stint]) -> String {
+    let each = (done.iter()).map(|stint| format!("{}/{}", stint.epochs, stint.kept));
+    each.collect::<Vec<_>>().join(" ")
+}
+
+fn stints_in(text: &str) -> Option<Vec<Stint>> {
+    let each = text.split_whitespace().map(|stint| {
+        let (epochs, kept) = stint.split_once('/')?;
+        Some(Stint {
+            epochs: epochs.parse().ok()?,
+            kept: kept.parse().ok()?,
+        })
+    });
+    each.collect()
 }
 
 impl State {
@@ -115,6 +144,9 @@ impl State {
             step: number("step")? as usize,
             optimizer_steps: number("optimizer_steps")?,
             best,
+            done: (metadata.get("done"))
+                .and_then(|text| stints_in(text))
+                .ok_or_else(|| bad("not a saved state: no done".into()))?,
             log: number("log")?,
         };
         let mut tensors = HashMap::new();
@@ -179,11 +211,13 @@ mod tests {
         new.codes("codes", vec![("b".into(), [1, 3], vec![7, 8, 9])]);
         new.codes("best_codes", vec![("b".into(), [1, 3], vec![7, 8, 6])]);
         for best in [None, Some((0.1 + 0.2, 3))] {
+            let done = [(3, 0), (2, 2)].map(|(epochs, kept)| Stint { epochs, kept });
             let place = Place {
                 stage: 1,
                 step: 20,
                 optimizer_steps: 21,
                 best,
+                done: done[..best.map_or(0, |_| 2)].to_vec(),
                 log: 1 << 40,
             };
             new.write(&path, &place, "r").unwrap();

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::coded::Coded;
 use super::mix;
+use super::noise::Noise;
 use super::norms::Norm;
 use super::setup::names;
 use crate::convert::recode::relative_error;
@@ -210,6 +211,22 @@ impl Weights {
                     && groups.is_none_or(|parts| parts.iter().any(|part| names(part, planned)))
             })
             .map(|(name, _)| name.as_str())
+    }
+
+    /// Names of tensors that noise disturbs now.
+    pub(super) fn to_disturb<'a>(&'a self, noise: &'a Noise) -> impl Iterator<Item = &'a str> {
+        let all = self.to_quantize(None);
+        all.filter(|name| noise.reaches(&self.plan[*name]))
+    }
+
+    /// From now on, or no longer, some matrices in int8 or int4 are used as they will be stored.
+    pub(super) fn set_rounded(&mut self, names: &[String], rounded: bool) {
+        for name in names {
+            match rounded {
+                true => self.rounded.insert(name.clone()),
+                false => self.rounded.remove(name),
+            };
+        }
     }
 
     /// Whether a matrix in int8 or int4 is used as it will be stored.

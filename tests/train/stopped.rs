@@ -161,3 +161,44 @@ fn another_vocabulary_or_configuration_does_not_resume() {
     }
     finished(start(&recipe, Start::Resume, None).unwrap());
 }
+
+/// Patience ends a stage: the artifact says after how many epochs, and which of them was kept, stopped in
+/// between or not.
+#[test]
+fn what_became_of_stages_is_told() {
+    let _alone = alone();
+    let [whole, broken] = [Tiny::new(), Tiny::new()];
+    let keys = "threads = 1\n";
+    let stages = "[[stage]]\nname = \"eager\"\nepochs = 30\nlearning-rate = 5e-3\npatience = 1\n\
+                  [[stage]]\nname = \"last\"\nepochs = 2\nlearning-rate = 1e-5\n";
+    let recipe = |tiny: &Tiny| tiny.recipe("run", keys, &tiny.plan(), stages);
+    finished(start(&recipe(&whole), Start::New, None).unwrap());
+    let [eager, last] = &logged(&whole.path("run"), "stage")[..] else {
+        panic!("two stages");
+    };
+    let number = |line: &serde_json::Value, key: &str| line[key].as_u64().unwrap();
+    let (epochs, kept) = (number(eager, "epochs"), number(eager, "kept"));
+    assert!(epochs < 30 && epochs == kept + 1, "{eager}");
+    let mut told =
+        format!("eager: {epochs} of 30 epochs, the weights of epoch {kept}; last: 2 epochs");
+    if number(last, "kept") < 2 {
+        told += &format!(", the weights of epoch {}", number(last, "kept"));
+    }
+    let artifact = centroid::Artifact::open(whole.path("run/model.centroid")).unwrap();
+    let provenance = artifact.provenance();
+    let (_, training) = provenance
+        .iter()
+        .find(|(key, _)| *key == "training")
+        .unwrap();
+    assert_eq!(*training, told);
+
+    // In the second stage.
+    let steps = logged(&whole.path("run"), "step");
+    assert!(steps.iter().any(|line| line["stage"] == "last"));
+    let stop_at = number(&steps[0], "of") as usize + 3;
+    let outcome = start(&recipe(&broken), Start::New, Some(stop_at)).unwrap();
+    assert!(matches!(outcome, Outcome::Stopped));
+    finished(start(&recipe(&broken), Start::Resume, None).unwrap());
+    let read = |tiny: &Tiny| fs::read(tiny.path("run/model.centroid")).unwrap();
+    assert!(read(&whole) == read(&broken));
+}

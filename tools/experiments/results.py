@@ -127,6 +127,27 @@ def keep(data, row, fold, result, device):
         os.replace(partial, FINISHED)
 
 
+def reference(data, row, own, other):
+    """Which of fp32's answers are right where a row is compared with it: the model's that it starts or learns
+    from, else the table's own."""
+    start, _, stages, *_ = rows(1)[row]
+    learns = start == "fp32" or any("distill" in stage for stage in stages)
+    return own.get("fp32", other["right"]) if learns else other["right"]
+
+
+def made_again():
+    """Rows whose fp32 model is not the table's own: its accuracy, by fold."""
+    known, found = finished(), {}
+    for data in DATA:
+        for row in rows(1):
+            for fold in range(FOLDS):
+                own, other = known.get(key(data, row, fold)), known.get(key(data, "fp32", fold))
+                if own and other and (beside := reference(data, row, own, other)) != other["right"]:
+                    accuracy = 100 * beside.count("1") / len(beside)
+                    found.setdefault((data, fold, f"{accuracy:.2f}", f"{100 * other['accuracy']:.2f}"), []).append(row)
+    return found
+
+
 def interval(differences):
     """A 95 % bootstrap interval of the mean over sentences, in points."""
     numbers = random.Random(1)
@@ -149,7 +170,7 @@ def compared(data, row, base):
     every, differences = [], []
     for own, other in pairs:
         assert own["lines"] == other["lines"], f"{data} {row}: other texts than those of {base}"
-        beside = own.get("fp32", other["right"]) if base == "fp32" else other["right"]
+        beside = reference(data, row, own, other) if base == "fp32" else other["right"]
         every += map(int, own["right"])
         differences += [int(a) - int(b) for a, b in zip(own["right"], beside)]
     return {

@@ -1,6 +1,6 @@
 use super::super::weights::to_vec;
 use super::*;
-use crate::artifact::{Group, Scheme};
+use crate::artifact::Group;
 
 fn matrix(rows: i64, columns: i64) -> Tensor {
     tch::manual_seed(5);
@@ -201,6 +201,53 @@ fn rows_of_a_table_get_their_own_codes_and_scales() {
             to_vec(&all.index_select(0, &ids)),
             "{form:?}"
         );
+    }
+}
+
+/// Rows of 11 values in blocks of 4: the last three places are those of 2 blocks a row, the fourth of 2 as well,
+/// but of none of the last.
+#[test]
+fn the_mean_block_is_of_values_alone() {
+    let values: Vec<f32> = (0..22).map(|n| n as f32).collect();
+    let w = Tensor::from_slice(&values).view([2, 11]);
+    let look = Noise::new(Form::Mean, 0.1).look(&w, &plan(4), 1).unwrap();
+    let mean = to_vec(look.of_all.as_ref().unwrap());
+    let expected = [0, 1, 2, 3].map(|place| {
+        let at = |row: usize, block: usize| block * 4 + place + row * 11;
+        let there = (0..6)
+            .map(|n| (n / 3, n % 3))
+            .filter(|&(_, b)| b * 4 + place < 11);
+        let values: Vec<f32> = there.map(|(row, block)| values[at(row, block)]).collect();
+        values.iter().sum::<f32>() / values.len() as f32
+    });
+    assert_eq!(mean, expected);
+}
+
+#[test]
+fn forms_reach_what_they_are_of() {
+    let tensor = |scheme: Scheme| PlannedTensor {
+        name: "layers.0.ffn.up.weight".into(),
+        group: Group::Ffn,
+        shape: vec![8, 8],
+        plan: GroupPlan::new(scheme, Group::Ffn),
+        bytes: 0,
+        too_small: false,
+        kept: false,
+    };
+    for form in FORMS {
+        let of_integers = matches!(form, Form::Int8 | Form::Int4);
+        let noise = Noise::new(form, 0.1);
+        let named = |group: &str| Noise {
+            groups: Some(vec![group.into()]),
+            ..noise.clone()
+        };
+        for scheme in [Scheme::Pq, Scheme::Int8, Scheme::Int4] {
+            let own = of_integers == (scheme != Scheme::Pq);
+            assert_eq!(noise.reaches(&tensor(scheme)), own, "{form:?} {scheme:?}");
+            let asked = named("ffn").reaches(&tensor(scheme));
+            assert_eq!(asked, own || form != Form::Exact, "{form:?} {scheme:?}");
+            assert!(!named("attention").reaches(&tensor(scheme)));
+        }
     }
 }
 
