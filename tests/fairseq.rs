@@ -200,6 +200,65 @@ fn what_is_missing_is_named() {
     .fails(&["in_proj_weight", "[10, 4]", "3 parts"]);
 }
 
+/// Of what is there twice, nobody knows which is meant.
+#[test]
+fn tensors_under_one_name_are_refused() {
+    let stem = "encoder.sentence_encoder.layers.0";
+    Made::new(|t| {
+        t.insert(format!("{stem}.fc1.centroids"), Floats(vec![16, 2], 0.25));
+        t.insert(format!("{stem}.fc1.assignments"), Integers(vec![0; 16]));
+    })
+    .fails(&["fc1.assignments", "is the same as", "fc1.weight"]);
+    Made::new(|t| {
+        let fused = format!("{stem}.self_attn.in_proj_weight");
+        t.insert(fused, Floats(vec![12, 4], 1.0));
+    })
+    .fails(&["in_proj_weight", "is the same as", "q_proj.weight"]);
+    // Two versions' names of the embeddings' norm.
+    Made::new(|t| {
+        let norm = "encoder.sentence_encoder.emb_layer_norm.weight";
+        t.insert(norm.into(), Floats(vec![4], 1.0));
+    })
+    .fails(&[
+        "emb_layer_norm.weight",
+        "is the same as",
+        "layernorm_embedding.weight",
+    ]);
+}
+
+/// Heads are computed with tanh.
+#[test]
+fn another_activation_of_the_head_is_refused() {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(data("fairseq-0.12")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let model = copy.path().join("model.pt");
+    let mut bytes = fs::read(&model).unwrap();
+    let find = |bytes: &[u8], from: usize, wanted: &[u8]| {
+        let at = bytes[from..]
+            .windows(wanted.len())
+            .position(|part| part == wanted);
+        from + at.unwrap()
+    };
+    let key = find(&bytes, 0, b"pooler_activation_fn");
+    let value = find(&bytes, key, b"tanh");
+    assert!(value - key < 64);
+    Conversion::from_directory(copy.path(), &planned(Scheme::F32)).unwrap();
+    bytes[value..value + 4].copy_from_slice(b"relu");
+    fs::write(&model, bytes).unwrap();
+    let error = Conversion::from_directory(copy.path(), &planned(Scheme::F32))
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let message = error.to_string();
+    assert!(
+        message.contains("pooler_activation_fn is \"relu\"") && message.contains("model.pt"),
+        "{message}"
+    );
+}
+
 #[test]
 fn codes_must_fit_their_centroids() {
     let stem = "encoder.sentence_encoder.layers.0.fc1";

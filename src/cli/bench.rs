@@ -5,6 +5,7 @@ mod measure;
 mod pipeline;
 mod table;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -161,7 +162,8 @@ impl Bench {
         match Architecture::by_name(&name) {
             Ok(architecture) => {
                 let file = self.generate(architecture)?;
-                self.measure(&file.0, &name)
+                let file = file.unnamed()?;
+                self.measure(&file.path, &name)
             }
             Err(_) => {
                 let Quantization {
@@ -193,7 +195,7 @@ impl Bench {
         };
         let conversion = Conversion::random(architecture, &options)?;
         let file = Temporary::new()?;
-        conversion.write(&file.0, false, &|_| ())?;
+        conversion.write(&file.path, false, &|_| ())?;
         Ok(file)
     }
 
@@ -298,7 +300,11 @@ impl Bench {
 }
 
 /// A file in a directory of its own, both removed at the end.
-struct Temporary(PathBuf);
+struct Temporary {
+    path: PathBuf,
+    /// Keeps a file that has no name any more.
+    _open: Option<File>,
+}
 
 impl Temporary {
     fn new() -> Result<Self, Failure> {
@@ -306,19 +312,47 @@ impl Temporary {
         for attempt in 0.. {
             let directory = base.join(format!("centroid-bench-{}-{attempt}", std::process::id()));
             match std::fs::create_dir(&directory) {
-                Ok(()) => return Ok(Self(directory.join("random.centroid"))),
+                Ok(()) => {
+                    return Ok(Self {
+                        path: directory.join("random.centroid"),
+                        _open: None,
+                    });
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 100 => {}
                 Err(e) => return Err(Failure::Failed(format!("{}: {e}", directory.display()))),
             }
         }
         unreachable!("the loop ends by returning")
     }
+
+    /// Where that is possible (on Linux), the file goes on without a name: nothing of it is left, whoever ends
+    /// the process.
+    fn unnamed(self) -> Result<Self, Failure> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let fail = |e| Failure::Failed(format!("{}: {e}", self.path.display()));
+            let file = File::open(&self.path).map_err(fail)?;
+            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            if path.exists() {
+                drop(self);
+                return Ok(Self {
+                    path,
+                    _open: Some(file),
+                });
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-        if let Some(directory) = self.0.parent() {
+        if self._open.is_some() {
+            return;
+        }
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(directory) = self.path.parent() {
             let _ = std::fs::remove_dir(directory);
         }
     }

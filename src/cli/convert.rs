@@ -1,7 +1,9 @@
 //! `centroid convert`
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use centroid::Scheme;
@@ -251,23 +253,53 @@ impl Convert {
         }
     }
 
-    /// Fails before hours of work whose result could not be written.
+    /// Fails before hours of work whose result could not be written, or would be written over what it is made of.
     fn check_output(&self) -> Result<(), Failure> {
-        let fail = |message| {
+        let fail = |message: &str| {
             let file = self.output.display();
             Err(Failure::Failed(format!("{file}: {message}")))
         };
         if self.output.is_dir() {
             return fail("is a directory");
         }
+        if self.output.metadata().is_ok_and(|found| !found.is_file()) {
+            return fail("is no regular file, and is not replaced by one");
+        }
+        if let Ok(output) = self.output.canonicalize() {
+            let inputs = [
+                ("the checkpoint", &self.checkpoint),
+                ("the plan", &self.plan),
+                ("what --calibrate names", &self.calibrate),
+                ("the file of labels", &self.labels_file),
+            ];
+            for (what, input) in inputs {
+                let Some(input) = input.as_ref().and_then(|path| path.canonicalize().ok()) else {
+                    continue;
+                };
+                // Beside the checkpoint there may be an artifact that was made of it.
+                let within = output.starts_with(&input) && !is_artifact(&output);
+                if output == input || within {
+                    return fail(&format!("is {what}, or a part of it"));
+                }
+            }
+        }
         if !self.force && self.output.symlink_metadata().is_ok() {
             return fail("the file exists already; --force overwrites it");
         }
         match self.output.parent() {
             Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
-                fail("its directory does not exist")
+                return fail("its directory does not exist");
             }
-            _ => Ok(()),
+            _ => {}
+        }
+        // As the file itself will be, by way of a temporary one.
+        let mut name = OsString::from(".");
+        name.push(self.output.file_name().unwrap_or_default());
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = self.output.with_file_name(name);
+        match File::create(&temporary).and_then(|_| fs::remove_file(&temporary)) {
+            Ok(()) => Ok(()),
+            Err(error) => fail(&error.to_string()),
         }
     }
 
@@ -347,6 +379,13 @@ impl Convert {
         })
         .map_err(usage)
     }
+}
+
+/// Whether a file begins as artifacts do.
+fn is_artifact(path: &Path) -> bool {
+    let mut bytes = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.is_ok() && bytes == *b"CENTROID"
 }
 
 /// The lines of a file, but for empty ones, of which not all are.

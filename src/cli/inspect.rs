@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use centroid::{Artifact, EncoderInfo, Group, ModelKind, NetworkInfo, TensorInfo, ZeroPointInfo};
+use centroid::{
+    Artifact, EncoderInfo, Group, ImageClassifier, ModelKind, NetworkInfo, Options,
+    SentenceEmbedder, TensorInfo, TextClassifier, ZeroPointInfo,
+};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -167,6 +170,19 @@ struct Tensor {
     shared_with: Option<String>,
 }
 
+/// Whether a pipeline can be made of it: all tensors are there and fit, and so does the tokenizer.
+fn usable(artifact: Artifact) -> Result<(), Failure> {
+    let options = Options::new().threads(1);
+    match artifact.kind()? {
+        ModelKind::EfficientNet => drop(ImageClassifier::new(artifact, options)?),
+        _ if artifact.encoder()?.task == "embedding" => {
+            drop(SentenceEmbedder::new(artifact, options)?)
+        }
+        _ => drop(TextClassifier::new(artifact, options)?),
+    }
+    Ok(())
+}
+
 impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
         let artifact = Artifact::open(&self.file)?;
@@ -177,7 +193,9 @@ impl Inspect {
         } else {
             print(&mut out, &summary)?;
         }
-        out.flush()
+        out.flush()?;
+        // What is shown may be all right, and the model not whole.
+        usable(artifact)
     }
 
     fn summary<'a>(&self, artifact: &'a Artifact) -> Result<Summary<'a>, Failure> {

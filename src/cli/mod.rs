@@ -76,7 +76,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Failu
     Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Help(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::Usage(
-            "a verb is missing: convert, inspect, classify, embed, evaluate or bench (--help explains \
+            "a verb is missing: convert, inspect, classify, embed, evaluate, bench or train (--help explains \
              them)"
                 .into(),
         ),

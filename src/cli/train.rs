@@ -45,7 +45,7 @@ pub struct Train {
     #[arg(long, value_name = "LOG", conflicts_with = "file")]
     plot: Option<PathBuf>,
     /// Print the result as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plot")]
     json: bool,
 }
 
@@ -116,6 +116,10 @@ impl Train {
     pub fn run(self) -> Result<(), Failure> {
         if let Some(log) = &self.plot {
             let picture = log.with_extension("svg");
+            if picture == *log {
+                let message = format!("{}: is where the picture is to be", log.display());
+                return Err(Failure::Failed(message));
+            }
             plot(log, &picture)?;
             note(format_args!(
                 "wrote {}",

@@ -203,6 +203,7 @@ pub fn labels_of(file: &Path) -> Result<Vec<String>, Failure> {
         return Err(fail(format!("more than {MAX_LABELS_FILE} bytes of labels")));
     }
     let text = String::from_utf8(bytes).map_err(|e| fail(e.to_string()))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let labels: Vec<String> = text.lines().map(str::to_owned).collect();
     match mistaken(&labels) {
         _ if labels.is_empty() => Err(fail("line 1: the file is empty".into())),

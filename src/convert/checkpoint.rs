@@ -65,7 +65,7 @@ impl Checkpoint {
             arguments: BTreeMap::new(),
         };
         checkpoint.add(path.as_ref())?;
-        checkpoint.unwrap_names();
+        checkpoint.unwrap_names()?;
         Ok(checkpoint)
     }
 
@@ -147,6 +147,10 @@ impl Checkpoint {
     fn add_file(&mut self, path: PathBuf) -> Result<HashMap<String, Entry>> {
         let bytes = Bytes::map(&path)?;
         let file = self.files.len();
+        if bytes.starts_with(b"version https://git-lfs") {
+            let message = "a pointer of Git LFS, and not the weights: git lfs pull fetches those";
+            return Err(Error::new(ErrorKind::Checkpoint, message).in_file(&path));
+        }
         let entries = if pickle::is_pickle(&bytes) {
             self.pickled(file, &bytes)
         } else {
@@ -184,11 +188,12 @@ impl Checkpoint {
 
     /// Gives tensors the names that they have in the model itself. All files count: one shard may hold nothing
     /// but what stands under `model.` in the model.
-    fn unwrap_names(&mut self) {
+    fn unwrap_names(&mut self) -> Result<()> {
         (self.tensors).retain(|name, entry| !prefix::is_count(name, &entry.shape));
         let len = prefix::common(self.tensors.keys().map(String::as_str));
-        if len > 0 {
-            self.rename(|name| name.get(len..).map(str::to_owned));
+        match len {
+            0 => Ok(()),
+            _ => self.rename(|name| name.get(len..).map(str::to_owned)),
         }
     }
 
@@ -273,6 +278,11 @@ impl Checkpoint {
         self.locate(name, Error::new(ErrorKind::Checkpoint, message))
     }
 
+    /// The first of its files.
+    pub(super) fn first_file(&self) -> Option<&Path> {
+        self.files.first().map(|(path, _)| path.as_path())
+    }
+
     /// Names tensor and file as they are in the checkpoint.
     pub(super) fn locate(&self, name: &str, error: Error) -> Error {
         let coded = || self.coded.get(name).map(Coded::assignments);
@@ -300,13 +310,43 @@ impl Checkpoint {
 /// What reading under other names needs.
 impl Checkpoint {
     /// Gives tensors the names that `to` says; those for which it has none keep theirs.
-    pub(super) fn rename(&mut self, to: impl Fn(&str) -> Option<String>) {
+    ///
+    /// # Errors
+    /// If two get the same name.
+    pub(super) fn rename(&mut self, to: impl Fn(&str) -> Option<String>) -> Result<()> {
+        let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
         for (name, mut entry) in std::mem::take(&mut self.tensors) {
             let new = to(&name);
             if new.is_some() {
                 entry.original.get_or_insert(name.clone());
             }
-            self.tensors.insert(new.unwrap_or(name), entry);
+            let file = self.files.get(entry.file).map(|(path, _)| path.clone());
+            if let Some(other) = tensors.insert(new.unwrap_or_else(|| name.clone()), entry) {
+                let other = other.original.unwrap_or_default();
+                let message = format!("is the same as {other}, which is there, too");
+                let error = Error::new(ErrorKind::Checkpoint, message).in_tensor(name);
+                return Err(match file {
+                    Some(file) => error.in_file(file),
+                    None => error,
+                });
+            }
+        }
+        self.tensors = tensors;
+        Ok(())
+    }
+
+    /// Fails if there is a tensor `name` already, which another one, `of`, is to be.
+    fn refuse(&self, name: &str, of: &str) -> Result<()> {
+        let entry = match self.tensors.get(name) {
+            Some(entry) => Some(entry.original.as_deref()),
+            None => (self.coded.get(name)).map(|coded| coded.assignments().original.as_deref()),
+        };
+        match entry {
+            None => Ok(()),
+            Some(original) => {
+                let other = original.unwrap_or(name);
+                Err(self.fail(of, format!("is the same as {other}, which is there, too")))
+            }
         }
     }
 
@@ -321,17 +361,19 @@ impl Checkpoint {
             let message = format!("shape {shape:?} is not that of {} parts", parts.len());
             return Err(self.fail(name, message));
         }
-        let Some(whole) = self.tensors.remove(name) else {
+        let Some(whole) = self.tensors.get(name).cloned() else {
             return Ok(());
         };
         let rows = rows / parts.len();
         for (number, part) in parts.iter().enumerate() {
+            self.refuse(part, name)?;
             let mut entry = whole.clone();
             entry.original = Some(name.to_owned());
             entry.shape[0] = rows;
             entry.bytes = whole.behind_row(number * rows);
             self.tensors.insert(part.clone(), entry);
         }
+        self.tensors.remove(name);
         Ok(())
     }
 
@@ -345,6 +387,7 @@ impl Checkpoint {
         name: String,
         rows: Option<usize>,
     ) -> Result<()> {
+        self.refuse(&name, assignments)?;
         let mut codes = self.entry(assignments)?.clone();
         codes.original.get_or_insert_with(|| assignments.to_owned());
         let coded = Coded::new((self.entry(centroids)?.clone(), codes), rows);

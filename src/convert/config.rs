@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::ConvertOptions;
+use crate::artifact::MAX_LABELS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::{Config, Family, HiddenAct, Pooling, Problem, Task};
 
@@ -241,9 +242,12 @@ pub(super) fn encoder(json: &Json, family: Family) -> Result<Config> {
 /// Labels and what their logits mean.
 pub(super) fn classification(json: &Json, options: &ConvertOptions) -> Result<(Task, Vec<String>)> {
     let mut labels = match json.get("id2label") {
-        None => (0..json.size_or("num_labels", 2)?)
-            .map(|i| format!("LABEL_{i}"))
-            .collect(),
+        None => match json.size_or("num_labels", 2)? {
+            labels if labels > MAX_LABELS as usize => {
+                return Err(json.fail("num_labels", format!("{labels}; the limit is {MAX_LABELS}")));
+            }
+            labels => (0..labels).map(|i| format!("LABEL_{i}")).collect(),
+        },
         Some(Value::Object(map)) => {
             let mut labels = vec![None; map.len()];
             for (id, label) in map {

@@ -83,7 +83,7 @@ pub(super) fn open(file: &Path) -> Result<Found> {
     }
     let head = head(&checkpoint).map_err(|e| e.in_file(file))?;
     drop_copies(&mut checkpoint, prefix);
-    checkpoint.rename(|name| renamed(name, prefix, head.as_deref()));
+    checkpoint.rename(|name| renamed(name, prefix, head.as_deref()))?;
     split_products(&mut checkpoint)?;
     let hidden = match checkpoint.shape(NORM) {
         Some(&[hidden]) => hidden,
@@ -334,6 +334,14 @@ fn config(checkpoint: &Checkpoint, file: &Path, hidden: usize, head: bool) -> Re
     })?;
     let heads: usize =
         (heads.parse()).map_err(|_| fail(format!("encoder_attention_heads is {heads:?}")))?;
+    // Of a head; without one nothing has it.
+    if let (true, Some(other)) = (head, checkpoint.argument("pooler_activation_fn"))
+        && other != "tanh"
+    {
+        let message =
+            format!("pooler_activation_fn is {other:?}, and heads are computed with tanh");
+        return Err(Error::new(ErrorKind::Unsupported, message).in_file(file));
+    }
     let activation = match checkpoint.argument("activation_fn").unwrap_or("gelu") {
         // fairseq's "gelu_accurate" and "gelu_fast" are the tanh approximation; its "gelu" is exact.
         "gelu_accurate" | "gelu_fast" => "gelu_new",

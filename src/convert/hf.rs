@@ -160,7 +160,7 @@ pub(super) fn read_as(
         &mut notes,
     );
 
-    let planned = options.plan.resolve(&tensors)?;
+    let planned = options.planned(&tensors)?;
     let provenance = vec![
         ("source".into(), source_name(directory)),
         ("source_sha256".into(), checkpoint.digest()),
@@ -399,10 +399,7 @@ impl Names {
                 return Ok(candidate.to_owned());
             }
         }
-        let first = checkpoint
-            .names()
-            .next()
-            .and_then(|n| checkpoint.file_of(n));
+        let first = checkpoint.first_file();
         let error = Error::new(ErrorKind::Checkpoint, "missing").in_tensor(name);
         Err(match first {
             Some(file) => error.in_file(file),

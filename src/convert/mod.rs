@@ -127,6 +127,19 @@ pub struct ConvertOptions {
 }
 
 impl ConvertOptions {
+    /// What becomes of each tensor.
+    fn planned(&self, tensors: &[encode::NewTensor]) -> Result<Vec<PlannedTensor>> {
+        use crate::artifact::Scheme::{F16, F32};
+        let planned = self.plan.resolve(tensors)?;
+        let rounds = |tensor: &PlannedTensor| !matches!(tensor.plan.scheme, F32 | F16);
+        let calibrated = !self.calibration.is_empty() || !self.pictures.is_empty();
+        if calibrated && !planned.iter().any(rounds) {
+            let message = "calibration is for codes, int8 and int4, and the plan has none of them";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        Ok(planned)
+    }
+
     /// Options that mean nothing for models of texts.
     fn refuse_of_images(&self) -> Result<()> {
         refuse(

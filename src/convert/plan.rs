@@ -11,6 +11,7 @@ use super::ConvertOptions;
 use super::encode::NewTensor;
 use crate::artifact::{Group, Layout, Scheme};
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 use crate::quant::CentroidType;
 use crate::quant::pq::MAX_BLOCK;
 
@@ -217,7 +218,7 @@ impl Plan {
     }
 
     fn apply_path(&mut self, path: &Path, scheme: Option<Scheme>) -> Result<()> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = files::settings(path)?;
         self.apply_toml(&text, scheme).map_err(|e| e.in_file(path))
     }
 
@@ -314,6 +315,7 @@ impl Plan {
             Some(plan) => plan.clone(),
             None => GroupPlan::new(plain, tensor.group),
         };
+        check(tensor.group.name(), &plan)?;
         for rule in &self.rules {
             if matches(&rule.pattern, &tensor.name) {
                 plan = rule.changes.apply(plan, tensor.group)?;
@@ -372,6 +374,21 @@ impl Changes {
             let scheme = scheme_by_name(name)?;
             if scheme != plan.scheme {
                 plan = GroupPlan::new(scheme, group);
+            }
+            let dense = matches!(scheme, Scheme::F32 | Scheme::F16);
+            for (key, given, fits) in [
+                ("block", self.block.is_some(), scheme == Scheme::Pq),
+                ("centroids", self.centroids.is_some(), scheme == Scheme::Pq),
+                (
+                    "centroid-type",
+                    self.centroid_type.is_some(),
+                    scheme == Scheme::Pq,
+                ),
+                ("row-scale", self.row_scale == Some(true), !dense),
+            ] {
+                if given && !fits {
+                    return Err(config(format!("{key} has no effect on {name}")));
+                }
             }
         }
         plan.block = self.block.unwrap_or(plan.block);

@@ -172,7 +172,7 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
     }
     let mut tensors = hf::tensor_table(&config);
     tensors.retain(|tensor| tensor.layer.is_none_or(|layer| layer_of[layer] == layer));
-    let planned = options.plan.resolve(&tensors)?;
+    let planned = options.planned(&tensors)?;
     let json = match config.family {
         Family::Roberta => random_tokenizer::byte_level_bpe(config.vocab_size)?,
         Family::Bert => random_tokenizer::wordpiece(config.vocab_size)?,

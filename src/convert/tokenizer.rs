@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use self::config::{Config, bad, read_object, wrong};
 pub(super) use self::tables::stored;
 use self::vocabulary::{byte_level, wordpiece};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::models::encoder::Family;
 use crate::text::Tokenizer;
 
@@ -62,6 +62,24 @@ pub(crate) fn collect(dir: &Path, family: Family) -> Result<TokenizerBundle> {
         remove_limits(&mut json, &mut notes);
         apply_config(&mut json, &config, &mut notes)?;
     }
+    let sentence = read_object(dir, "sentence_bert_config.json")?.unwrap_or_default();
+    let lower_cases = json.get("normalizer").is_some_and(lower_cases);
+    if sentence.get("do_lower_case") == Some(&json!(true)) && !lower_cases {
+        let message = "do_lower_case: texts are made lower-case before a tokenizer that keeps capitals, which is \
+                       not supported";
+        return Err(Error::new(ErrorKind::Unsupported, message)
+            .in_file(dir.join("sentence_bert_config.json")));
+    }
+    if let Some(prompts) = read_object(dir, "config_sentence_transformers.json")?
+        && let Some(name) = prompts.get("default_prompt_name").and_then(Value::as_str)
+    {
+        let prompt = prompts.get("prompts").and_then(|all| all.get(name));
+        notes.push(format!(
+            "config_sentence_transformers.json: sentence-transformers puts the prompt {:?} before every text; \
+             this runtime does not",
+            prompt.and_then(Value::as_str).unwrap_or(name)
+        ));
+    }
     if config.string("truncation_side")? == Some("left") {
         notes.push("tokenizer_config.json cuts long texts on the left: not kept".to_owned());
     }
@@ -72,9 +90,20 @@ pub(crate) fn collect(dir: &Path, family: Family) -> Result<TokenizerBundle> {
     Tokenizer::from_json(&json).map_err(|e| e.in_file(&path))?;
     Ok(TokenizerBundle {
         json,
-        max_length: max_length(dir, &config)?,
+        max_length: max_length(dir, &config, &sentence)?,
         notes,
     })
+}
+
+/// Whether a normalizer makes texts lower-case.
+fn lower_cases(step: &Value) -> bool {
+    match step.get("type").and_then(Value::as_str) {
+        Some("Lowercase") => true,
+        Some("BertNormalizer") => step.get("lowercase") != Some(&json!(false)),
+        Some("Sequence") => (step.get("normalizers").and_then(Value::as_array))
+            .is_some_and(|steps| steps.iter().any(lower_cases)),
+        _ => false,
+    }
 }
 
 /// Takes out truncation and padding, and says so.
@@ -212,13 +241,12 @@ fn note_missing_bytes(json: &Map<String, Value>, notes: &mut Vec<String>) {
 }
 
 /// The smaller of the two stated limits.
-fn max_length(dir: &Path, config: &Config) -> Result<Option<usize>> {
-    let sentence = read_object(dir, "sentence_bert_config.json")?.unwrap_or_default();
+fn max_length(dir: &Path, config: &Config, sentence: &Map<String, Value>) -> Result<Option<usize>> {
     let limits = [
         length(&config.file, &config.fields, "model_max_length")?,
         length(
             &dir.join("sentence_bert_config.json"),
-            &sentence,
+            sentence,
             "max_seq_length",
         )?,
     ];

@@ -150,6 +150,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checked> {
     }
     if let Some(step) = &file.post_processor {
         check_step(step, "post_processor", "processors", POST_PROCESSORS)?;
+        // A second template would be given what the first one has made, which the crate cannot do.
+        if templates(step) > 1 {
+            return Err(unsupported(
+                "post_processor: more than one TemplateProcessing".into(),
+            ));
+        }
     }
 
     // Added tokens outside the vocabulary are numbered by position; the stated id is not used.
@@ -322,6 +328,16 @@ fn check_step(step: &Value, field: &str, nested: &str, known: &[&str]) -> Result
         }
     }
     Ok(())
+}
+
+/// How many templates a post-processor has, nested ones included.
+fn templates(step: &Value) -> usize {
+    match step.get("type").and_then(Value::as_str) {
+        Some("TemplateProcessing") => 1,
+        Some("Sequence") => (step.get("processors").and_then(Value::as_array))
+            .map_or(0, |steps| steps.iter().map(templates).sum()),
+        _ => 0,
+    }
 }
 
 /// How many times longer a normalizer may make a text: a replacement stands for each of its

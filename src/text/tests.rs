@@ -142,6 +142,18 @@ fn a_batch_keeps_its_order_and_names_the_first_bad_text() {
     assert_eq!(pairs[1].ids, [2, 6, 3, 3]);
 }
 
+/// A post-processor with two of them, each of which would be fine.
+fn two_templates(nested: bool) -> Value {
+    let piece = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    let template = json!({"type": "TemplateProcessing", "single": [piece("A")],
+        "pair": [piece("A"), piece("B")], "special_tokens": {}});
+    let second = match nested {
+        true => json!({"type": "Sequence", "processors": [template]}),
+        false => template.clone(),
+    };
+    json!({"type": "Sequence", "processors": [template, second]})
+}
+
 /// Each of these, unchecked, panics in the `tokenizers` crate or is silently put right.
 #[test]
 fn contradictory_files_are_refused() {
@@ -214,6 +226,16 @@ fn contradictory_files_are_refused() {
                 ("/post_processor/single", named),
             ],
             "[X]",
+        ),
+        (
+            "two templates",
+            &[("/post_processor", two_templates(false))],
+            "more than one TemplateProcessing",
+        ),
+        (
+            "two templates, one of them within",
+            &[("/post_processor", two_templates(true))],
+            "more than one TemplateProcessing",
         ),
         (
             "normalizer",

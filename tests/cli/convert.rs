@@ -134,6 +134,62 @@ fn files_are_overwritten_by_force_only() {
 }
 
 #[test]
+fn what_is_converted_is_not_written_over() {
+    let convert = Convert::new();
+    let own = convert.path("checkpoint");
+    fs::create_dir(&own).unwrap();
+    for entry in fs::read_dir(checkpoint("sbert")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, Path::new(&own).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    fs::remove_file(Path::new(&own).join("modules.json")).unwrap();
+    let plan = convert.write("plan.toml", b"scheme = \"int8\"\n");
+    let texts = convert.write("texts.txt", b"a film\n");
+    let weights = format!("{own}/model.safetensors");
+    let before = fs::read(&weights).unwrap();
+    let flags = ["--plan", &plan, "--calibrate", &texts, "--force"];
+    for (output, what) in [
+        (&weights, "a part of it"),
+        (&plan, "is the plan"),
+        (&texts, "is what --calibrate names"),
+    ] {
+        let command = [&["convert", &own, "-o", output], &flags[..]].concat();
+        centroid(&command).fails(1, &[what]);
+    }
+    assert!(fs::read(&weights).unwrap() == before);
+    assert_eq!(fs::read(&texts).unwrap(), b"a film\n");
+    // An artifact may lie beside its checkpoint, and be made again.
+    let beside = format!("{own}/model.centroid");
+    for _ in 0..2 {
+        centroid(&[
+            "convert", &own, "-o", &beside, "--scheme", "int8", "--force",
+        ])
+        .ok();
+    }
+}
+
+/// A device stays one, and where nothing can be written that is said before any work.
+#[test]
+#[cfg(unix)]
+fn outputs_that_cannot_be_are_refused_at_once() {
+    let convert = Convert::new();
+    let link = convert.path("null");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    let sbert = checkpoint("sbert");
+    let run = centroid(&["convert", &sbert, "-o", &link, "--force"]);
+    run.fails(1, &["no regular file"]);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    // Its temporary file would have too long a name.
+    let long = convert.path(&"x".repeat(250));
+    let run = centroid(&["convert", &sbert, "-o", &long]);
+    assert!(!run.err.contains("plan:"), "{}", run.err);
+    run.fails(1, &["too long"]);
+    assert_eq!(convert.files(), ["null"]);
+}
+
+#[test]
 fn a_failed_conversion_leaves_nothing() {
     let convert = Convert::new();
     let missing = convert.path("nothing");
@@ -343,6 +399,9 @@ fn calibration_files_are_checked() {
     let file = convert.write("texts.txt", "film\n\nIt was the best\r\n".as_bytes());
     convert
         .checkpoint("sbert", &format!("--scheme f32 --calibrate {file}"))
+        .fails(1, &["calibration is for codes, int8 and int4"]);
+    convert
+        .checkpoint("sbert", &format!("--scheme int8 --calibrate {file}"))
         .ok();
     let inspected = centroid(&["inspect", &convert.path("model.centroid"), "--json"]).json();
     let recipe = inspected["provenance"]["recipe"].as_str().unwrap();

@@ -274,6 +274,16 @@ fn encoder_positions_too_few() {
 }
 
 #[test]
+fn encoder_roberta_without_offset() {
+    let change = |e: &mut Encoder| (e.family, e.position_offset) = (2, 0);
+    body(
+        change,
+        ErrorKind::Format,
+        &["position_offset 0 in a RoBERTa encoder"],
+    );
+}
+
+#[test]
 fn encoder_tensor_missing() {
     let names: Vec<String> = valid().tensors.iter().map(|t| t.name.clone()).collect();
     assert_eq!(names.len(), 5 + 2 * 16 + 4);

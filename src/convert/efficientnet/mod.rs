@@ -231,7 +231,7 @@ pub(super) fn read(
     for tensor in &mut tensors {
         tensor.origin = Origin::Checkpoint(tensor.name.clone());
     }
-    let planned = options.plan.resolve(&tensors)?;
+    let planned = options.planned(&tensors)?;
     let file = path.file_name().map(|name| name.to_string_lossy());
     let provenance = vec![
         ("source".into(), file.unwrap_or_default().into_owned()),
@@ -310,7 +310,7 @@ pub(super) fn random(name: &str, options: &ConvertOptions) -> Result<Conversion>
     config.adjust(options, false);
     config.to_body()?;
     let tensors = tensor_table(&config);
-    let planned = options.plan.resolve(&tensors)?;
+    let planned = options.planned(&tensors)?;
     Ok(Conversion {
         model: Model::Image(config),
         labels: Some(labels),

@@ -27,11 +27,6 @@ pub(super) fn read(file: &Bytes) -> Result<Contents> {
             "two pickles where torch.save writes one: {folder}{PICKLE} and {second}{PICKLE}"
         )));
     }
-    if entries.contains_key(&format!("{folder}/constants.pkl")) {
-        return Err(fail(
-            "a TorchScript program: save the model's state_dict() instead",
-        ));
-    }
     if let Some(range) = entries.get(&format!("{folder}/byteorder"))
         && file.get(range.clone()) != Some(b"little")
     {
@@ -55,6 +50,11 @@ fn entries(file: &[u8]) -> Result<BTreeMap<String, Range<usize>>> {
     for number in 0..archive.len() {
         let entry = archive.by_index_raw(number).map_err(bad)?;
         let name = entry.name().map_err(bad)?.into_owned();
+        if name.ends_with("/constants.pkl") || name.contains("/code/") {
+            return Err(fail(
+                "a TorchScript program: save the model's state_dict() instead",
+            ));
+        }
         if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
             return Err(fail(format!(
                 "entry {name} is compressed or encrypted; torch.save does neither"

@@ -36,6 +36,14 @@ fn layers_are_pruned_first_and_then_shared() {
 fn plan_files_are_checked() {
     for (text, expected) in [
         ("groups.ffn.block = 0", "block size 0"),
+        (
+            "groups.ffn = { scheme = \"int8\", block = 4 }",
+            "block has no effect on int8",
+        ),
+        (
+            "groups.ffn = { scheme = \"f16\", row-scale = true }",
+            "row-scale has no effect on f16",
+        ),
         ("groups.ffn.blocks = 4", "unknown field `blocks`"),
         ("groups.fnn.block = 4", "group \"fnn\" is unknown"),
         ("scheme = \"int5\"", "scheme \"int5\" is unknown"),

@@ -1,12 +1,11 @@
 //! The small files of a model directory: settings, special tokens, and how they are read.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 
 /// Larger tokenizer files are refused unread.
 const MAX_BYTES: u64 = 256 << 20;
@@ -145,19 +144,13 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(path, e)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io(path, e))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(bad(format!("over {} MiB", MAX_BYTES >> 20)).in_file(path));
+    if matches!(path.metadata(), Err(e) if e.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(None);
     }
-    Ok(Some(bytes))
+    match files::regular(path, MAX_BYTES) {
+        Err(e) if e.kind() == ErrorKind::Input => Err(bad(e.message()).in_file(path)),
+        read => read.map(Some),
+    }
 }
 
 pub(super) fn missing(dir: &Path, name: &str) -> Error {

@@ -143,6 +143,36 @@ fn the_smallest_sane_length_counts() {
     }
 }
 
+/// What sentence-transformers does to texts before a tokenizer sees them.
+#[test]
+fn settings_of_sentence_transformers_are_not_passed_over() {
+    let lower = ("sentence_bert_config.json", r#"{"do_lower_case": true}"#);
+    let cased = ("tokenizer_config.json", r#"{"do_lower_case": false}"#);
+    let vocab = ("vocab.txt", VOCAB);
+    collect(dir(&[vocab, lower]).path(), Family::Bert).unwrap();
+    let error = collect(dir(&[vocab, lower, cased]).path(), Family::Bert).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("sentence_bert_config.json: do_lower_case"),
+        "{message}"
+    );
+    let prompts = r#"{"prompts": {"query": "search: "}, "default_prompt_name": "query"}"#;
+    let files = [vocab, ("config_sentence_transformers.json", prompts)];
+    let notes = collect(dir(&files).path(), Family::Bert).unwrap().notes;
+    assert!(
+        notes.iter().any(|note| note.contains("\"search: \"")),
+        "{notes:?}"
+    );
+    let none = r#"{"prompts": {"query": "search: "}, "default_prompt_name": null}"#;
+    let files = [vocab, ("config_sentence_transformers.json", none)];
+    assert!(
+        collect(dir(&files).path(), Family::Bert)
+            .unwrap()
+            .notes
+            .is_empty()
+    );
+}
+
 #[test]
 fn errors_name_the_file_and_the_field() {
     let vocab = ("vocab.txt", VOCAB);
