@@ -57,7 +57,7 @@ pub struct Example {
 ///
 /// # Errors
 /// [`ErrorKind::Io`] if the file cannot be read or is no regular one, [`ErrorKind::Input`] if it has more
-/// than 4 GiB, its name has another ending, a column is missing or there twice, a line has too few or too
+/// than 4 GiB, its name has another ending, a column is missing, there twice or asked for twice, a line has too few or too
 /// many fields, is not UTF-8 or not JSON, or has no label, or if there are no examples. Errors name the file
 /// and the line.
 ///
@@ -87,6 +87,15 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
 /// All examples in a file's bytes.
 pub(crate) fn parse(path: &Path, bytes: &[u8], columns: &Columns) -> Result<Vec<Example>> {
     let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
+    let Columns {
+        text,
+        text_b,
+        label,
+    } = *columns;
+    if text_b == Some(text) || label == Some(text) || (label.is_some() && label == text_b) {
+        let message = "the texts and the label are to be in columns of their own";
+        return Err(input(message).in_file(path));
+    }
     let examples = match path.extension().and_then(|end| end.to_str()) {
         Some("tsv") => separated(bytes, columns, b'\t'),
         Some("csv") => separated(bytes, columns, b','),

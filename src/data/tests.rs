@@ -170,3 +170,31 @@ fn bad_files_are_errors_that_name_the_line() {
     std::fs::create_dir(&path).unwrap();
     assert_eq!(read(&path, &COLUMNS).unwrap_err().kind(), ErrorKind::Io);
 }
+
+#[test]
+fn columns_are_not_read_twice() {
+    let columns = |text, text_b, label| Columns {
+        text,
+        text_b,
+        label,
+    };
+    for bad in [
+        columns("a", None, Some("a")),
+        columns("a", Some("a"), Some("b")),
+        columns("a", Some("b"), Some("b")),
+        columns("a", Some("a"), None),
+    ] {
+        let error = parse(std::path::Path::new("x.tsv"), b"a\tb\n1\t2\n", &bad).unwrap_err();
+        assert!(
+            error.to_string().contains("columns of their own"),
+            "{error}"
+        );
+    }
+    let fine = columns("a", None, Some("b"));
+    assert_eq!(
+        parse(std::path::Path::new("x.tsv"), b"a\tb\n1\t2\n", &fine)
+            .unwrap()
+            .len(),
+        1
+    );
+}

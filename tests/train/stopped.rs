@@ -1,8 +1,9 @@
 //! What is stopped goes on as if nothing had happened.
 
 use std::fs;
+use std::sync::atomic::AtomicBool;
 
-use centroid::train::{Outcome, Start};
+use centroid::train::{Event, Outcome, Recipe, Start, run};
 
 use crate::tiny::Tiny;
 use crate::{TUNE, alone, finished, logged, scores, start};
@@ -201,4 +202,51 @@ fn what_became_of_stages_is_told() {
     finished(start(&recipe(&broken), Start::Resume, None).unwrap());
     let read = |tiny: &Tiny| fs::read(tiny.path("run/model.centroid")).unwrap();
     assert!(read(&whole) == read(&broken));
+}
+
+/// Codes are saved as soon as a stage has made them, and a run that was asked to stop meanwhile does.
+#[test]
+fn codes_are_not_made_twice() {
+    let _alone = alone();
+    let [whole, broken] = [Tiny::new(), Tiny::new()];
+    let stages = "[[stage]]\nname = \"codes\"\nquantize = [\"ffn\", \"embedding\"]\nepochs = 1\n\
+                  learning-rate = 1e-3\nnoise = { form = \"exact\", rate = 0.2 }\n";
+    let recipe = |tiny: &Tiny| tiny.recipe("run", "threads = 1\n", &tiny.plan(), stages);
+    finished(start(&recipe(&whole), Start::New, None).unwrap());
+
+    let recipe = recipe(&broken);
+    let outcome = run(
+        &Recipe::read(&recipe).unwrap(),
+        Start::New,
+        &AtomicBool::new(true),
+        &mut |event| assert!(!matches!(event, Event::Step { .. })),
+    );
+    assert!(matches!(outcome.unwrap(), Outcome::Stopped));
+    // What a process that was killed has left of writing its state; one that is still there, and something else.
+    let output = broken.path("run");
+    let dead = output.join(format!(".state.safetensors.{}.tmp", u32::MAX));
+    let alive = output.join(".state.safetensors.1.tmp");
+    let other = output.join(".state.safetensors.old.tmp");
+    for file in [&dead, &alive, &other] {
+        fs::write(file, "part of a state").unwrap();
+    }
+    let mut made = 0;
+    let outcome = run(
+        &Recipe::read(&recipe).unwrap(),
+        Start::Resume,
+        &AtomicBool::new(false),
+        &mut |event| {
+            made += usize::from(matches!(event, Event::Note(note) if note.contains("quantized")));
+        },
+    );
+    finished(outcome.unwrap());
+    assert_eq!(made, 0);
+    assert_eq!(
+        [&dead, &alive, &other].map(|file| file.exists()),
+        [false, true, true]
+    );
+    for file in ["model.centroid", "log.jsonl"] {
+        let read = |tiny: &Tiny| fs::read(tiny.path("run").join(file)).unwrap();
+        assert!(read(&whole) == read(&broken), "{file} differs");
+    }
 }
