@@ -374,6 +374,10 @@ pub(crate) fn remove_abandoned(target: &Path) -> Result<()> {
     let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
         return Ok(());
     };
+    let directory = match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
+    };
     let begins = format!(".{}.", name.to_string_lossy());
     for entry in fs::read_dir(directory).map_err(|e| Error::io(directory, e))? {
         let entry = entry.map_err(|e| Error::io(directory, e))?;

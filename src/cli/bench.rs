@@ -303,7 +303,7 @@ impl Bench {
 struct Temporary {
     path: PathBuf,
     /// Keeps a file that has no name any more.
-    _open: Option<File>,
+    nameless: Option<File>,
 }
 
 impl Temporary {
@@ -315,7 +315,7 @@ impl Temporary {
                 Ok(()) => {
                     return Ok(Self {
                         path: directory.join("random.centroid"),
-                        _open: None,
+                        nameless: None,
                     });
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 100 => {}
@@ -338,7 +338,7 @@ impl Temporary {
                 drop(self);
                 return Ok(Self {
                     path,
-                    _open: Some(file),
+                    nameless: Some(file),
                 });
             }
         }
@@ -348,7 +348,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if self._open.is_some() {
+        if self.nameless.is_some() {
             return;
         }
         let _ = std::fs::remove_file(&self.path);

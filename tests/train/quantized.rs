@@ -131,29 +131,53 @@ fn what_noise_trains_for_is_validated() {
     let recipe = tiny.recipe("plain", "", F32, TUNE);
     finished(start(&recipe, Start::New, None).unwrap());
     let model = "\"plain/checkpoint\"";
-    let validated = |output: &str, plan: &str, noise: &str| {
+    let validated = |output: &str, plan: &str, noise: &str| -> serde_json::Value {
         let stage = format!(
             "[[stage]]\nname = \"still\"\nepochs = 1\nlearning-rate = 0\ncentroid-learning-rate = 0\n{noise}\n"
         );
-        let recipe = tiny.recipe(output, "", plan, &stage);
+        let teacher = format!("teacher = {model}\n");
+        let recipe = tiny.recipe(output, &teacher, plan, &stage);
         let text = fs::read_to_string(&recipe).unwrap();
         fs::write(&recipe, text.replacen("\"model\"", model, 1)).unwrap();
         finished(start(&recipe, Start::New, None).unwrap());
-        let lines = logged(&tiny.path(output), "validation");
-        lines.last().unwrap()["accuracy"].as_f64().unwrap()
+        logged(&tiny.path(output), "validation").pop().unwrap()
     };
-    let clean = validated("clean", F32, "");
+    let accuracy = |line: serde_json::Value| line["accuracy"].as_f64().unwrap();
+    let clean = accuracy(validated("clean", F32, ""));
     assert!(clean > 0.95, "{clean}");
     // Two centroids for whole rows leave nothing of the words.
     let coarse = "[plan.groups.embedding]\nscheme = \"pq\"\ncentroids = 2\nblock = 16\n";
     let plan = F32.to_owned() + coarse;
-    let always = validated("always", &plan, "noise = { form = \"exact\", rate = 1.0 }");
+    let always = accuracy(validated(
+        "always",
+        &plan,
+        "noise = { form = \"exact\", rate = 1.0 }",
+    ));
     assert!(always < clean - 0.1, "{always} {clean}");
     // What is drawn now and then is validated as it is: codes come later.
-    let seldom = validated("seldom", &plan, "noise = { form = \"exact\", rate = 0.1 }");
+    let seldom = accuracy(validated(
+        "seldom",
+        &plan,
+        "noise = { form = \"exact\", rate = 0.1 }",
+    ));
     assert_eq!(seldom, clean);
-    let proxy = validated("proxy", &plan, "noise = { form = \"proxy\", rate = 0.1 }");
+    let proxy = accuracy(validated(
+        "proxy",
+        &plan,
+        "noise = { form = \"proxy\", rate = 0.1 }",
+    ));
     assert_eq!(proxy, clean);
+
+    // The same weights as the teacher's, but for their rounding: without it the divergence is 0.
+    let distill = "distill = { logits = 1.0 }\n";
+    let divergence = |output: &str, plan: &str, noise: &str| {
+        let line = validated(output, plan, &format!("{distill}{noise}"));
+        line["divergence"].as_f64().unwrap()
+    };
+    let clean = divergence("clean-taught", F32, "");
+    let int4 = "noise = { form = \"int4\", rate = 0.5 }";
+    let rounded = divergence("int4-taught", "[plan]\nscheme = \"int4\"\n", int4);
+    assert!(clean < 1e-9 && rounded > 1e-7, "{clean} {rounded}");
 }
 
 /// From the stage on that quantizes them, matrices in int4 are trained as they will be stored.
