@@ -384,6 +384,10 @@ fn networks_that_leave_tensors_over_are_refused() {
         "_blocks.0._se_expand.bias",
         "not of an EfficientNet-LITE0, nor are 63 others",
     );
+    let mut scalar = Golden::read("efficientnet-b0");
+    let classifier = scalar.tensors.iter_mut().find(|t| t.0 == "_fc.weight");
+    classifier.unwrap().1.clear();
+    refused(&scalar, "efficientnet-b0", "_fc.weight", "a single number");
     // Counts of training are nothing that a network is made of.
     (renamed.tensors).pop();
     for (name, shape) in [("bn1.num_batches_tracked", vec![]), ("n_averaged", vec![])] {

@@ -29,7 +29,8 @@ pub use v1::{Group, Layout, ModelKind, Scheme};
 pub(crate) use writer::remove_abandoned;
 #[cfg(feature = "convert")]
 pub(crate) use writer::{
-    NewCodebook, NewValues, NewZero, Writer, refuse_existing, with_tokenizer, write_file,
+    NewCodebook, NewValues, NewZero, Writer, check_target, refuse_existing, with_tokenizer,
+    write_file,
 };
 
 use crate::error::{Error, ErrorKind, Result};

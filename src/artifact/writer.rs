@@ -353,6 +353,19 @@ pub(crate) fn refuse_existing(path: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
+/// Fails if [`write_file`] could not write `path`, for which it makes a temporary file.
+#[cfg(feature = "convert")]
+pub(crate) fn check_target(path: &Path, force: bool) -> Result<()> {
+    refuse_existing(path, force)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+            let message = "its directory does not exist";
+            Err(Error::new(ErrorKind::Io, message).in_file(path))
+        }
+        _ => Temporary::create(path).map(drop),
+    }
+}
+
 /// The preamble for `header` in a file of `file_length` bytes, and `header` itself.
 pub(crate) fn preamble_and_header(header: &[u8], file_length: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(v1::PREAMBLE + header.len());

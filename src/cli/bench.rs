@@ -194,9 +194,13 @@ impl Bench {
             ..Default::default()
         };
         let conversion = Conversion::random(architecture, &options)?;
+        // Before there is a file that whoever stops the process would leave behind.
+        let (bytes, _) = conversion.to_bytes(&|_| ())?;
         let file = Temporary::new()?;
-        conversion.write(&file.path, false, &|_| ())?;
-        Ok(file)
+        match std::fs::write(&file.path, bytes) {
+            Ok(()) => Ok(file),
+            Err(e) => Err(Failure::Failed(format!("{}: {e}", file.path.display()))),
+        }
     }
 
     fn measure(&self, file: &Path, name: &str) -> Result<(), Failure> {

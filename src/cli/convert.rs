@@ -1,13 +1,14 @@
 //! `centroid convert`
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use centroid::Scheme;
-use centroid::convert::{Architecture, Conversion, ConvertOptions, Crop, Plan, Pooling, Report};
+use centroid::convert::{
+    Architecture, Conversion, ConvertOptions, Crop, Plan, Pooling, Report, check_output,
+};
 use centroid::quant::CentroidType;
 use clap::Args;
 use serde::Serialize;
@@ -198,6 +199,14 @@ impl Convert {
                 return Err(Failure::Usage("CHECKPOINT or --random is missing".into()));
             }
         };
+        // Generated weights are drawn with it, too.
+        if self.seed.is_some() && self.random.is_none() {
+            let mut planned = conversion.plan().iter();
+            if planned.all(|tensor| tensor.plan.scheme != Scheme::Pq) {
+                let message = "--seed is for pq, which the plan gives to no tensor";
+                return Err(Failure::Usage(message.into()));
+            }
+        }
         show_plan(&conversion);
         let progress = Progress::new(conversion.work());
         let written = conversion.write(&self.output, self.force, &|work| progress.add(work));
@@ -262,9 +271,6 @@ impl Convert {
         if self.output.is_dir() {
             return fail("is a directory");
         }
-        if self.output.metadata().is_ok_and(|found| !found.is_file()) {
-            return fail("is no regular file, and is not replaced by one");
-        }
         if let Ok(output) = self.output.canonicalize() {
             let inputs = [
                 ("the checkpoint", &self.checkpoint),
@@ -283,24 +289,7 @@ impl Convert {
                 }
             }
         }
-        if !self.force && self.output.symlink_metadata().is_ok() {
-            return fail("the file exists already; --force overwrites it");
-        }
-        match self.output.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
-                return fail("its directory does not exist");
-            }
-            _ => {}
-        }
-        // As the file itself will be, by way of a temporary one.
-        let mut name = OsString::from(".");
-        name.push(self.output.file_name().unwrap_or_default());
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = self.output.with_file_name(name);
-        match File::create(&temporary).and_then(|_| fs::remove_file(&temporary)) {
-            Ok(()) => Ok(()),
-            Err(error) => fail(&error.to_string()),
-        }
+        Ok(check_output(&self.output, self.force)?)
     }
 
     fn options(&self, of_images: bool) -> Result<ConvertOptions, Failure> {

@@ -105,7 +105,7 @@ pub(super) fn read_as(
     let names = Names::detect(&checkpoint, architecture.family);
     let original_layers = encoder.layers;
     let layers = super::plan::kept_layers(options, original_layers)?;
-    let layer_of = super::plan::layer_of(layers.len(), options.share);
+    let layer_of = super::plan::layer_of(layers.len(), options.share)?;
     encoder.layers = layers.len();
     if layers.len() != original_layers {
         notes.push(format!(

@@ -44,7 +44,9 @@ pub use plan::{GroupPlan, Plan, PlannedTensor};
 pub use random::Architecture;
 
 use self::encode::Origin;
-use crate::artifact::{Artifact, StoredTokenizer, refuse_existing, with_tokenizer, write_file};
+use crate::artifact::{
+    Artifact, StoredTokenizer, check_target, refuse_existing, with_tokenizer, write_file,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models;
 use crate::models::encoder::{self, Config};
@@ -208,6 +210,16 @@ struct TextModel {
     /// What the checkpoint's `config.json` says, or would say.
     #[cfg(feature = "train")]
     config_json: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Fails where [`Conversion::write`] would fail to write `path`: before hours of work, not after them. A
+/// temporary file is made beside it, and removed.
+///
+/// # Errors
+/// If `path` exists and `force` is not set, if it is no regular file, or if its directory does not exist or
+/// cannot be written to.
+pub fn check_output(path: impl AsRef<Path>, force: bool) -> Result<()> {
+    check_target(path.as_ref(), force)
 }
 
 /// Writes `artifact` at `path` with its `tokenizer.json` as tokenizer tables, which open faster;

@@ -511,9 +511,14 @@ pub(super) fn kept_layers(options: &ConvertOptions, layers: usize) -> Result<Vec
 }
 
 /// For each of `layers` layers the one whose tensors it uses: the first of its chunk of `share`.
-pub(super) fn layer_of(layers: usize, share: usize) -> Vec<usize> {
+pub(super) fn layer_of(layers: usize, share: usize) -> Result<Vec<usize>> {
+    if share > 1 && share > layers {
+        return Err(config(format!(
+            "share: {share} layers cannot share weights where there are {layers} in all"
+        )));
+    }
     let share = share.max(1);
-    (0..layers).map(|layer| layer / share * share).collect()
+    Ok((0..layers).map(|layer| layer / share * share).collect())
 }
 
 #[cfg(test)]

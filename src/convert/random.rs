@@ -148,7 +148,7 @@ pub(super) fn prepare(architecture: Architecture, options: &ConvertOptions) -> R
     let mut config = architecture.config();
     let kept = plan::kept_layers(options, config.layers)?;
     config.layers = kept.len();
-    let layer_of = plan::layer_of(config.layers, options.share);
+    let layer_of = plan::layer_of(config.layers, options.share)?;
     let mut labels = None;
     let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
     match &mut config.task {

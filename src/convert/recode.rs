@@ -14,8 +14,8 @@ use crate::quant::pq::{self, Pq, PqOptions};
 
 /// What became of the tensors of a model.
 pub(crate) struct Recoded {
-    /// Codes by name, and their relative errors.
-    pub(crate) codes: Vec<(String, Pq, f64)>,
+    /// Codes by name.
+    pub(crate) codes: Vec<(String, Pq)>,
     /// The biases of their layers, by name.
     pub(crate) biases: Vec<(String, Vec<f32>)>,
 }
@@ -47,10 +47,10 @@ impl Base {
     /// Gives the matrices `names` codes, one layer after another, so that each comes as close as it can to
     /// what the model with its present `values` computes of `texts`, on the inputs that the layers before it
     /// really give. Layers' biases take up what is left of a constant error. With `gradients`, errors
-    /// count as much as these say.
+    /// count as much as these say. Calls `made` with the name and the relative error of each.
     ///
     /// # Errors
-    /// If `values` has one, or for values that are not finite.
+    /// If `values` or `made` has one, or for values that are not finite.
     pub(crate) fn recode(
         &self,
         names: &HashSet<String>,
@@ -58,6 +58,7 @@ impl Base {
         texts: Vec<Tokens>,
         gradients: Option<&Sensitivity>,
         seed: u64,
+        made: &mut dyn FnMut(&str, f64) -> Result<()>,
     ) -> Result<Recoded> {
         let conversion = self.conversion();
         let mut calibration = Texts::on(conversion, texts, gradients, values)?;
@@ -91,7 +92,8 @@ impl Base {
             let decoded = pq.dequantize();
             let error = relative_error(&original, &decoded);
             calibration.quantized(&tensor.name, &original, decoded);
-            recoded.codes.push((tensor.name.clone(), pq, error));
+            made(&tensor.name, error)?;
+            recoded.codes.push((tensor.name.clone(), pq));
         }
         Ok(recoded)
     }

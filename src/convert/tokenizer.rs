@@ -22,6 +22,8 @@ use crate::text::Tokenizer;
 
 /// `model_max_length` of this and more means "no limit": `transformers` writes 1e30.
 const UNLIMITED: f64 = 1e6;
+/// Tokens of the shortest text: one, and those that begin and end it.
+const SHORTEST: f64 = 3.0;
 
 /// What a directory says about its tokenizer.
 #[derive(Debug, Clone)]
@@ -258,8 +260,12 @@ fn length(file: &Path, fields: &Map<String, Value>, field: &str) -> Result<Optio
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_f64() {
             Some(n) if n >= UNLIMITED => Ok(None),
-            Some(n) if n >= 1.0 && n.fract() == 0.0 => Ok(Some(n as usize)),
-            _ => Err(wrong(file, field, "expected a positive whole number")),
+            Some(n) if n >= SHORTEST && n.fract() == 0.0 => Ok(Some(n as usize)),
+            _ => Err(wrong(
+                file,
+                field,
+                "expected a whole number of at least 3, as two tokens are put around a text",
+            )),
         },
     }
 }

@@ -119,7 +119,7 @@ fn quantize_rows(
     let rows = x.len() / columns;
     quantized.reset(rows, columns);
     let places = quantized.places();
-    threads.each_for(rows.div_ceil(PART), x.len() / 2, |part| {
+    threads.each_for(rows.div_ceil(PART), x.len() as u64 / 2, |part| {
         PRODUCTS.with_borrow_mut(|products| {
             let rows = part * PART..((part + 1) * PART).min(rows);
             isa.run(Quantize {
@@ -182,7 +182,7 @@ fn each_row<'a>(
         quantized.places()
     });
     // About 1 ns a value.
-    let nanoseconds = x.len();
+    let nanoseconds = x.len() as u64;
     let x = Shared::new(x);
     threads.each_for(rows, nanoseconds, |row| {
         let range = row * columns..(row + 1) * columns;

@@ -26,7 +26,7 @@ use super::finish::{Constants, Finish};
 use super::micro::{Block, Micro, Rows};
 use super::shared::Shared;
 use super::source::{Lookup, Panel, Source, Stored};
-use super::{Codes, Threads, Weights, prefetch};
+use super::{Codes, Threads, Weights, prefetch, work};
 use crate::layout::{INT8_GROUP, TILE, Tile};
 
 /// Rows whose activations are used together: those of a block of 768 inputs take 74 kB as bytes and
@@ -113,8 +113,8 @@ pub(super) fn linear<D: Dot, F: Finish<D::Sum>>(
     let offsets = Shared::new(&mut found);
     let output = Shared::new(y);
     let tiles = Tile::count(weights.out_features);
-    let work = x.rows * weights.out_features * columns;
-    threads.each_for(tiles * blocks, work / rate, |item| {
+    let work = work([x.rows, weights.out_features, columns]);
+    threads.each_for(tiles * blocks, work / rate as u64, |item| {
         let (index, tile) = (item % blocks, item / blocks);
         let (row, count) = block(index);
         let first = row + index * offset;

@@ -12,7 +12,7 @@ use super::buffer::Buffer;
 use super::finish::{Constants, Finish, Int8};
 use super::shared::Shared;
 use super::x86::vbmi::{Avx512Vbmi, Table};
-use super::{Codes, QuantizedRows, Threads, Weights};
+use super::{Codes, QuantizedRows, Threads, Weights, work};
 use crate::layout::{TILE, Tile};
 
 /// Inputs of a block.
@@ -111,9 +111,9 @@ fn with_planes<const PLANES: usize, const AT_ONCE: usize>(
     let tables = &*tables;
     let output = Shared::new(y);
     let tiles = Tile::count(weights.out_features);
-    let work = rows * weights.out_features * columns;
+    let work = work([rows, weights.out_features, columns]);
     let finish = Int8::new(x, 0);
-    threads.each_for(tiles.div_ceil(TILES), work / rate, |job| {
+    threads.each_for(tiles.div_ceil(TILES), work / rate as u64, |job| {
         let mut tile = job * TILES;
         let end = (tile + TILES).min(tiles);
         while tile < end {

@@ -28,7 +28,7 @@ use super::shared::Shared;
 use super::wasm32::lut as wasm32_lut;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{avx2, avx2_lut, vnni::Avx512Vnni, vnni_lut};
-use super::{Codes, Isa, QuantizedRows, Threads, Weights, prefetch};
+use super::{Codes, Isa, QuantizedRows, Threads, Weights, prefetch, work};
 use crate::layout::{TILE, Tile};
 
 /// The fewest outputs: they share the cost of the tables.
@@ -218,10 +218,10 @@ fn groups<L: Lanes>(
         threads if groups.is_multiple_of(threads) || groups >= GROUPS.min(4 * threads) => 1,
         threads => threads.min(PARTS).min(product.blocks.div_ceil(L::TABLES)),
     };
-    let work = product.rows.len() * out_features * columns;
+    let work = work([product.rows.len(), out_features, columns]);
     let tiles = out_features / TILE;
     if parts == 1 {
-        threads.each_for(groups, work / rate, |group| {
+        threads.each_for(groups, work / rate as u64, |group| {
             SCRATCH.with_borrow_mut(|Scratch { tables, sums }| {
                 let sums = sums.of(out_features);
                 product.add(lanes, group, &AtomicUsize::new(0), tables, sums);
@@ -233,7 +233,7 @@ fn groups<L: Lanes>(
     } else {
         let sums = Shared::new(shared.of::<L::Sums>(groups * parts * out_features));
         let next = [const { AtomicUsize::new(0) }; GROUPS];
-        threads.each_for(groups * parts, work / rate, |item| {
+        threads.each_for(groups * parts, work / rate as u64, |item| {
             // SAFETY: each item has sums of its own.
             let sums = unsafe { sums.part(item * out_features..(item + 1) * out_features) };
             let group = item / parts;
@@ -242,7 +242,7 @@ fn groups<L: Lanes>(
             });
         });
         // A product adds up a few numbers here for each hundred above.
-        threads.each_for(groups * tiles, work / rate, |item| {
+        threads.each_for(groups * tiles, work / rate as u64, |item| {
             let (group, tile) = (item / tiles, item % tiles);
             let mut parts = (0..parts).map(|part| {
                 let start = (group * parts + part) * out_features + tile * TILE;

@@ -60,7 +60,7 @@ mod x86;
 pub(crate) use buffer::Buffer;
 pub(crate) use isa::Isa;
 pub(crate) use rows::QuantizedRows;
-pub(crate) use threads::Threads;
+pub(crate) use threads::{Threads, work};
 pub(crate) use weights::{Codebook, Codes, Offsets, Weights, Zero};
 
 /// Runs `$body` with `$dot` bound to the `int8` dot products of `$isa`, for a codebook with `$room`

@@ -14,18 +14,19 @@ pub(crate) struct Threads(pub(crate) usize);
 /// 1 to 4 us after 1 ms and 3 to 12 us after 10 ms, when the other thread has to be woken. So a job of
 /// this size loses little if no help comes, and one product of a single token (20 us for 768 x 768)
 /// is not shared out. The tests share out whatever takes a nanosecond.
-const WORTH_A_THREAD: usize = if cfg!(test) { 1 } else { 30_000 };
+const WORTH_A_THREAD: u64 = if cfg!(test) { 1 } else { 30_000 };
+
+/// A product of sizes, which may be beyond 32 bits where each of them is an address.
+pub(crate) fn work<const N: usize>(sizes: [usize; N]) -> u64 {
+    sizes.into_iter().map(|size| size as u64).product()
+}
 
 impl Threads {
     /// Calls `f` for each of `0..items`, each one once, in any order. `nanoseconds` is about what
     /// one thread takes for all items together.
-    pub(crate) fn each_for(
-        self,
-        items: usize,
-        nanoseconds: usize,
-        f: impl Fn(usize) + Sync + Send,
-    ) {
-        let threads = self.0.min(items).min(nanoseconds / WORTH_A_THREAD + 1);
+    pub(crate) fn each_for(self, items: usize, nanoseconds: u64, f: impl Fn(usize) + Sync + Send) {
+        let worth = usize::try_from(nanoseconds / WORTH_A_THREAD + 1);
+        let threads = self.0.min(items).min(worth.unwrap_or(usize::MAX));
         if threads <= 1 {
             (0..items).for_each(f);
             return;

@@ -10,7 +10,7 @@ use crate::models::efficientnet::EfficientNet;
 use crate::models::encoder::Problem;
 
 /// Nanoseconds that the smallest network takes for an image, roughly: always worth the pool.
-const IMAGE: usize = 5_000_000;
+const IMAGE: u64 = 5_000_000;
 
 /// Classifies images.
 ///
@@ -98,12 +98,12 @@ impl ImageClassifier {
                 return wrong(format!("value {at} is {}", image[at]));
             }
         }
-        let logits: Vec<Vec<f32>> =
-            self.machine
-                .in_pool(images.len().saturating_mul(IMAGE), |context| {
-                    let forward = |image: &&[f32]| self.network.forward(context, image);
-                    images.iter().map(forward).collect()
-                });
+        let logits: Vec<Vec<f32>> = self
+            .machine
+            .in_pool(images.len() as u64 * IMAGE, |context| {
+                let forward = |image: &&[f32]| self.network.forward(context, image);
+                images.iter().map(forward).collect()
+            });
         (logits.iter().enumerate())
             .map(|(i, logits)| self.result(logits).map_err(|e| numbered(i, e)))
             .collect()

@@ -28,7 +28,7 @@ use crate::nn::Context;
 
 /// Nanoseconds of work from which a call is handed to the pool. That cost 13 us if the pool was in use
 /// just before and 20 to 45 us after 1 to 10 ms, where `kernels/threads.rs` was measured.
-const WORTH_THE_POOL: usize = 500_000;
+const WORTH_THE_POOL: u64 = 500_000;
 
 /// What every pipeline runs on.
 struct Machine {
@@ -55,7 +55,7 @@ impl Machine {
 
     /// Calls `f` in the pool, with all threads; on the caller's thread alone where `nanoseconds` of
     /// work are not worth waking another one.
-    fn in_pool<T: Send>(&self, nanoseconds: usize, f: impl FnOnce(Context) -> T + Send) -> T {
+    fn in_pool<T: Send>(&self, nanoseconds: u64, f: impl FnOnce(Context) -> T + Send) -> T {
         match &self.pool {
             Some(pool) if nanoseconds >= WORTH_THE_POOL => pool.install(|| f(self.context)),
             _ => f(Context {

@@ -13,7 +13,7 @@ use crate::text::{Encoded, Tokenizer, Truncation};
 /// large batch (RoBERTa-base needs 21 kB a token) and is beyond where larger is faster.
 const TOKENS_AT_ONCE: usize = 512;
 /// Nanoseconds that a text of some twenty words takes to tokenize: an estimate.
-const TOKENIZING: usize = 20_000;
+const TOKENIZING: u64 = 20_000;
 
 /// Tokenizer, encoder and threads.
 pub(crate) struct TextModel {
@@ -204,10 +204,10 @@ impl Texts<'_> {
     }
 
     /// About how long they take to tokenize.
-    fn nanoseconds(&self) -> usize {
+    fn nanoseconds(&self) -> u64 {
         match self {
-            Texts::Single(texts) => texts.len() * TOKENIZING,
-            Texts::Pairs(pairs) => 2 * pairs.len() * TOKENIZING,
+            Texts::Single(texts) => texts.len() as u64 * TOKENIZING,
+            Texts::Pairs(pairs) => 2 * pairs.len() as u64 * TOKENIZING,
             Texts::Ids(_) => 0,
             #[cfg(feature = "train")]
             Texts::Typed(_) => 0,

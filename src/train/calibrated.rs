@@ -35,15 +35,16 @@ struct Calibration<'a> {
     quantized: HashMap<String, Tensor>,
 }
 
-/// Codes for the matrices `names`.
+/// Codes for the matrices `names`. Calls `made` with the name and the relative error of each.
 ///
 /// # Errors
-/// If a picture cannot be read, or for values that are not finite.
+/// If a picture cannot be read, if `made` has one, or for values that are not finite.
 pub(super) fn recode(
     model: &Model<Images>,
     names: &HashSet<String>,
     pictures: &[&Picture],
     seed: u64,
+    made: &mut dyn FnMut(&str, f64) -> Result<()>,
 ) -> Result<Recoded> {
     let mut inputs = Vec::new();
     for pictures in pictures.chunks(CHUNK) {
@@ -67,7 +68,8 @@ pub(super) fn recode(
             }
             let context = |e: crate::Error| e.in_tensor(&weight);
             let (pq, error) = calibration.layer(part, &layer, seed).map_err(context)?;
-            recoded.codes.push((weight, pq, error));
+            made(&weight, error)?;
+            recoded.codes.push((weight, pq));
             let bias = format!("{layer}.bias");
             let values = to_vec(&calibration.quantized[&bias]);
             recoded.biases.push((bias, values));

@@ -11,7 +11,6 @@ use super::setup::Run;
 use super::stage::{Score, Seen, look};
 use crate::artifact::Scheme;
 use crate::error::Result;
-use crate::quant::pq::Pq;
 
 /// Examples that say which inputs of a layer count.
 const WEIGHED: usize = 256;
@@ -28,7 +27,16 @@ impl<L: Learner> Run<'_, L> {
         }
         // Batch norms that are still trained go into the weights.
         self.model.weights.fold();
-        let mut errors = self.round(stage)?;
+        // A line for each matrix once it has its codes: those of a large model take long.
+        let mut made = |name: &str, error: f64| {
+            watch.note(&format!("{name}: quantized, relative error {error:.3}"));
+            let line = json!({"event": "quantized", "stage": stage.name, "tensor": name,
+                "relative_error": error});
+            watch.log.line(&line)
+        };
+        for (name, error) in self.round(stage)? {
+            made(&name, error)?;
+        }
         let examples = match stage.learns_from_teacher() {
             true => &self.train[..],
             false => &self.train[..self.labelled],
@@ -41,17 +49,15 @@ impl<L: Learner> Run<'_, L> {
         } else if let Some(most) = stage.calibrate {
             let examples: Vec<&L::Example> = spread(examples, most).collect();
             let names = names.into_iter().collect();
-            let recoded = L::recode(&self.model, stage, names, &examples, seed)?;
+            let recoded = L::recode(&self.model, stage, names, &examples, seed, &mut made)?;
             let weights = &mut self.model.weights;
             for (name, values) in &recoded.biases {
                 weights.set_plain(name, values);
             }
-            let set = |(name, pq, error): (String, Pq, f64)| {
+            for (name, pq) in &recoded.codes {
                 // Where codes are to change, it is from here: the weights' nearest centroids are others.
-                weights.set_pq(&name, &pq, false);
-                (name, error)
-            };
-            errors.extend(recoded.codes.into_iter().map(set));
+                weights.set_pq(name, pq, false);
+            }
         } else {
             let squares = match stage.weigh_inputs {
                 true => self.model.mean_squares(spread(examples, WEIGHED))?,
@@ -62,14 +68,8 @@ impl<L: Learner> Run<'_, L> {
                 let importance = squares.get(&name).map(Vec::as_slice);
                 let how = (importance, stage.reassign.is_some());
                 let error = weights.quantize(&name, seed, how, &|_| ())?;
-                errors.push((name, error));
+                made(&name, error)?;
             }
-        }
-        for (name, error) in errors {
-            watch.note(&format!("{name}: quantized, relative error {error:.3}"));
-            let line = json!({"event": "quantized", "stage": stage.name, "tensor": name,
-                "relative_error": error});
-            watch.log.line(&line)?;
         }
         // What noise will see in the first step.
         let mut seen = Seen::new();

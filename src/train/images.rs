@@ -132,8 +132,9 @@ impl Learner for Images {
         names: HashSet<String>,
         pictures: &[&Picture],
         seed: u64,
+        made: &mut dyn FnMut(&str, f64) -> Result<()>,
     ) -> Result<Recoded> {
-        calibrated::recode(model, &names, pictures, seed)
+        calibrated::recode(model, &names, pictures, seed, made)
     }
 
     fn measure(run: &Run<'_, Self>, bytes: Vec<u8>, answers: &[Vec<f32>]) -> Result<Measured> {

@@ -60,16 +60,18 @@ pub(super) trait Learner: Sized {
         rng: &mut Rng,
     ) -> Vec<Cow<'e, Self::Example>>;
 
-    /// Codes for the matrices `names`, made so that layers' outputs for some examples stay as they are.
+    /// Codes for the matrices `names`, made so that layers' outputs for some examples stay as they are. Calls
+    /// `made` with the name and the relative error of each.
     ///
     /// # Errors
-    /// For values that are not finite.
+    /// If `made` has one, or for values that are not finite.
     fn recode(
         model: &Model<Self>,
         stage: &Stage,
         names: HashSet<String>,
         examples: &[&Self::Example],
         seed: u64,
+        made: &mut dyn FnMut(&str, f64) -> Result<()>,
     ) -> Result<Recoded>;
 
     /// What the runtime makes of an artifact's `bytes`, compared with torch's `answers` to the validation

@@ -112,6 +112,7 @@ impl Learner for Texts {
         names: HashSet<String>,
         texts: &[&Text],
         seed: u64,
+        made: &mut dyn FnMut(&str, f64) -> Result<()>,
     ) -> Result<Recoded> {
         let tokens = texts.iter().map(|text| Tokens {
             ids: text.ids.clone(),
@@ -123,7 +124,7 @@ impl Learner for Texts {
             Some(false) => None,
         };
         let (base, tokens) = (&model.base, tokens.collect());
-        base.recode(&names, &present, tokens, gradients.as_ref(), seed)
+        base.recode(&names, &present, tokens, gradients.as_ref(), seed, made)
     }
 
     fn measure(run: &Run<'_, Self>, bytes: Vec<u8>, answers: &[Vec<f32>]) -> Result<Measured> {

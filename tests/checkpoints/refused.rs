@@ -100,6 +100,12 @@ fn damaged_weights_are_refused() {
     }
     fs::write(&path, [&u64::MAX.to_le_bytes()[..], b"{}"].concat()).unwrap();
     copy.fails(ErrorKind::Checkpoint, &["not a valid safetensors file"]);
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n";
+    copy.write("model.safetensors", pointer);
+    copy.fails(
+        ErrorKind::Checkpoint,
+        &["model.safetensors", "a pointer of Git LFS"],
+    );
 }
 
 #[test]
@@ -184,6 +190,12 @@ fn configs_are_checked_field_by_field() {
     });
     copy.fails(ErrorKind::Format, &["36", "5"]);
     let copy = Copy::of("bert-gelu");
+    copy.json("config.json", |config| {
+        config.as_object_mut().unwrap().remove("id2label");
+        config["num_labels"] = json!(16_777_216)
+    });
+    copy.fails(kind, &["num_labels", "16777216; the limit is "]);
+    let copy = Copy::of("bert-gelu");
     copy.write("config.json", b"[]");
     copy.fails(kind, &["config.json", "not a JSON object"]);
     let copy = Copy::of("roberta-seq");
@@ -220,6 +232,11 @@ fn options_that_do_not_fit_are_refused() {
     encoder.fails_with(&options, kind, &["no classification head"]);
     let options = with(&|o| o.pooling = Some(Pooling::Cls));
     classifier.fails_with(&options, kind, &["this is a classifier"]);
+    let options = with(&|o| {
+        o.layers = Some(vec![0]);
+        o.share = 2
+    });
+    classifier.fails_with(&options, kind, &["share: 2 layers", "1 in all"]);
     let options = with(&|o| o.layers = Some(vec![0, 9]));
     classifier.fails_with(&options, kind, &["layer 9 does not exist"]);
     let options = with(&|o| {

@@ -171,6 +171,28 @@ fn what_cannot_be_scored_is_an_error_with_its_place() {
     centroid(&image).fails(2, &["--image is for models of images"]);
 }
 
+/// ImageNet's classes have such names, so `convert` takes them.
+#[test]
+fn labels_of_one_name_are_not_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(crate::checkpoint("bert-gelu")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let config = folder.path().join("config.json");
+    let mut fields: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    fields["id2label"] = json!({"0": "crane", "1": "ox", "2": "crane"});
+    std::fs::write(&config, fields.to_string()).unwrap();
+    let model = folder.path().join("cranes.centroid");
+    let model = model.to_string_lossy();
+    let flags = ["--scheme", "f32", "-o", &model];
+    centroid(&[&["convert", &folder.path().to_string_lossy()], &flags[..]].concat()).ok();
+    let data = file("cranes.tsv", "t\tl\na\tox\n");
+    let data = data.to_string_lossy();
+    let flags = ["evaluate", &model, &data, "--text", "t", "--label", "l"];
+    centroid(&flags).fails(1, &["cranes.centroid: two labels are \"crane\""]);
+}
+
 /// Whatever it answers would be right.
 #[test]
 fn a_network_of_one_output_is_not_scored() {

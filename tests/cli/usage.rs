@@ -74,6 +74,7 @@ fn bad_flags_are_usage_errors() {
             "--row-scale",
         ),
         (convert("--seed 1 --seed 2"), "--seed"),
+        (convert("--scheme f16 --seed 1"), "--seed is for pq"),
         (
             convert("--network resnet50"),
             "\"resnet50\" is unknown; known: efficientnet-X",

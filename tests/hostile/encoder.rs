@@ -295,6 +295,25 @@ fn encoder_tensor_missing() {
     malformed("a name", change, &["tensor head.labels.bias: missing"]);
 }
 
+/// What a file says of itself may be all right, and the model not whole.
+#[cfg(feature = "cli")]
+#[test]
+fn inspect_shows_it_and_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("unfit.centroid");
+    let mut model = valid();
+    remove(&mut model, "layers.1.ffn.up.weight");
+    std::fs::write(&path, model.encode().bytes).unwrap();
+    let mut inspect = std::process::Command::new(env!("CARGO_BIN_EXE_centroid"));
+    let output = inspect.arg("inspect").arg(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(out.contains("checksums"), "{out}");
+    let words = "unfit.centroid: tensor layers.1.ffn.up.weight: missing";
+    assert!(err.starts_with("error: ") && err.contains(words), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+}
+
 #[test]
 fn encoder_tensor_shape() {
     let name = "layers.1.attention.query.weight";

@@ -170,9 +170,14 @@ pub(super) fn read(
         true => "bias",
         false => "weight",
     };
-    let labels = match checkpoint.shape(&format!("{classifier}.{ending}")) {
+    let name = format!("{classifier}.{ending}");
+    let labels = match checkpoint.shape(&name) {
         Some(&[labels, ..]) => labels,
-        _ => return Err(missing(&format!("{classifier}.{ending}")).in_file(path)),
+        Some([]) => {
+            let error = Error::new(ErrorKind::Checkpoint, "its shape is [], a single number");
+            return Err(error.in_tensor(&name).in_file(path));
+        }
+        None => return Err(missing(&name).in_file(path)),
     };
     let mut notes = checkpoint.notes().to_vec();
     let mut config = network.config(variant.fill, labels);

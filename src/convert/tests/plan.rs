@@ -28,8 +28,14 @@ fn layers_are_pruned_first_and_then_shared() {
     for bad in [&[][..], &[6], &[2, 2], &[3, 1]] {
         assert!(kept_layers(&options(bad), 6).is_err(), "{bad:?}");
     }
-    assert_eq!(layer_of(5, 2), [0, 0, 2, 2, 4]);
-    assert_eq!(layer_of(3, 0), [0, 1, 2]);
+    assert_eq!(layer_of(5, 2).unwrap(), [0, 0, 2, 2, 4]);
+    assert_eq!(layer_of(5, 5).unwrap(), [0; 5]);
+    assert_eq!(layer_of(3, 0).unwrap(), [0, 1, 2]);
+    assert_eq!(layer_of(1, 1).unwrap(), [0]);
+    for (layers, share) in [(1, 2), (5, 6)] {
+        let error = layer_of(layers, share).unwrap_err();
+        assert!(error.message().starts_with("share: "), "{error}");
+    }
 }
 
 #[test]

@@ -210,6 +210,10 @@ fn errors_name_the_file_and_the_field() {
             "tokenizer_config.json: model_max_length: ",
         ),
         (
+            config(r#"{"model_max_length": 2}"#),
+            "tokenizer_config.json: model_max_length: ",
+        ),
+        (
             config(r#"{"model_max_length": 12.5}"#),
             "tokenizer_config.json: model_max_length: ",
         ),

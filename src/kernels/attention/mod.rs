@@ -29,7 +29,7 @@ use super::elementwise::exp2_of_negative;
 use super::pairs::Pairs as _;
 use super::shared::Shared;
 use super::simd::{Op, Simd};
-use super::{Isa, Threads};
+use super::{Isa, Threads, work};
 
 /// Keys and values of several texts, one after another, each `[rows][hidden]`.
 pub(crate) struct Heads<'a> {
@@ -71,9 +71,9 @@ pub(crate) fn attention(
 ) {
     assert_eq!(heads.key.len(), heads.value.len());
     assert_eq!(heads.hidden % heads.heads, 0);
-    let work = (texts.iter().enumerate())
-        .map(|(i, text)| 2 * queries.of(i, text).len() * text.len() * heads.hidden);
-    let nanoseconds = work.sum::<usize>() / isa.f32_rate();
+    let products = (texts.iter().enumerate())
+        .map(|(i, text)| work([2, queries.of(i, text).len(), text.len(), heads.hidden]));
+    let nanoseconds = products.sum::<u64>() / isa.f32_rate() as u64;
     // With few texts and heads, the queries are split too.
     let pairs = texts.len() * heads.heads;
     let parts = match threads.0 {

@@ -18,7 +18,7 @@ use crate::kernels::elementwise::Activation;
 use crate::kernels::pointwise::{Pixels, Product, Target, Then, with_product};
 use crate::kernels::shared::Shared;
 use crate::kernels::tables::TableRow;
-use crate::kernels::{Isa, Threads, Weights};
+use crate::kernels::{Isa, Threads, Weights, work};
 use crate::layout::Tile;
 
 /// Where the image to be filtered comes from.
@@ -145,7 +145,7 @@ impl<'f, R: Fn(usize) -> TableRow<'f> + Sync> Whole<'_, R> {
     fn each_part(
         &self,
         threads: Threads,
-        product: usize,
+        product: u64,
         f: impl Fn(Tile, Range<usize>) + Sync + Send,
     ) {
         let windows = self.filter.windows;
@@ -158,8 +158,9 @@ impl<'f, R: Fn(usize) -> TableRow<'f> + Sync> Whole<'_, R> {
             n => (4 * n).div_ceil(tiles).min(most),
         };
         // Estimates: 8 products and sums of the filter a nanosecond, and a nanosecond for two activations.
-        let filters = windows.pixels() * self.channels * windows.kernel * windows.kernel / 8;
-        let pixels = windows.input[0] * windows.input[1] * self.channels;
+        let kernel = windows.kernel;
+        let filters = work([windows.pixels(), self.channels, kernel, kernel]) / 8;
+        let pixels = work([windows.input[0], windows.input[1], self.channels]);
         threads.each_for(tiles * parts, product + filters + pixels / 2, |item| {
             let (part, tile) = (item % parts, item / parts);
             let rows = part * height / parts..(part + 1) * height / parts;

@@ -95,7 +95,7 @@ pub(crate) fn gather(
     assert_eq!(x.len(), windows.input[0] * windows.input[1] * channels);
     assert_eq!(rows.len(), windows.pixels() * columns);
     // An estimate: 8 values a nanosecond.
-    let nanoseconds = rows.len() / 8;
+    let nanoseconds = rows.len() as u64 / 8;
     let rows = Shared::new(rows);
     threads.each_for(height, nanoseconds, |oy| {
         // SAFETY: every row of the output is handed out once.

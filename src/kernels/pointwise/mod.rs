@@ -156,7 +156,7 @@ impl<'a> Target<'a> {
 /// A product with pixels, by whichever instructions there are.
 pub(super) trait Product: Sync {
     /// About what it takes.
-    fn nanoseconds(&self) -> usize;
+    fn nanoseconds(&self) -> u64;
 
     /// Decodes a tile and hands it on.
     fn tile(&self, tile: Tile, buffers: &mut [Buffer; 2], f: &mut dyn FnMut(&dyn TileProduct));

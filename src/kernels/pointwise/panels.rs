@@ -18,7 +18,7 @@ use crate::kernels::gemm::{self, by_rows, multiply_panel};
 use crate::kernels::micro::{Block, Rows};
 use crate::kernels::simd::{Op, Simd};
 use crate::kernels::source::{Lookup, Panel, Source, Stored};
-use crate::kernels::{Codes, Isa, Weights};
+use crate::kernels::{Codes, Isa, Weights, work};
 use crate::layout::{INT8_GROUP, TILE, Tile};
 
 /// Rows of inputs, ready to multiply.
@@ -78,9 +78,9 @@ pub(super) struct ByPanels<'a, D: Dot> {
 }
 
 impl<D: Dot<Sum = i32>> Product for ByPanels<'_, D> {
-    fn nanoseconds(&self) -> usize {
+    fn nanoseconds(&self) -> u64 {
         let rows = self.x.values.len() / self.x.stride;
-        rows * self.x.stride * self.weights.out_features / self.isa.int8_rate()
+        work([rows, self.x.stride, self.weights.out_features]) / self.isa.int8_rate() as u64
     }
 
     fn tile(

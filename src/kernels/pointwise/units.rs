@@ -7,7 +7,7 @@ use super::{Product, Target, TileProduct};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::finish::Constants;
 use crate::kernels::simd::{Op, Simd};
-use crate::kernels::{Isa, QuantizedRows, Weights};
+use crate::kernels::{Isa, QuantizedRows, Weights, work};
 use crate::layout::{TILE, Tile};
 
 /// Rows of inputs as bytes.
@@ -119,9 +119,9 @@ pub(super) struct ByUnits<'a, U> {
 }
 
 impl<U: Units> Product for ByUnits<'_, U> {
-    fn nanoseconds(&self) -> usize {
+    fn nanoseconds(&self) -> u64 {
         let rows = self.source.bytes.len() / self.source.stride;
-        rows * self.weights.in_features * self.weights.out_features / self.rate
+        work([rows, self.weights.in_features, self.weights.out_features]) / self.rate as u64
     }
 
     fn tile(&self, tile: Tile, [cells, _]: &mut [Buffer; 2], f: &mut dyn FnMut(&dyn TileProduct)) {

@@ -16,6 +16,7 @@ pub use info::EncoderInfo;
 use arena::Arenas;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::work;
 use crate::nn::{Context, Embedding, Linear, Mode, Norm};
 
 /// An encoder with its head, pointing into an open artifact.
@@ -49,15 +50,16 @@ struct Head {
 
 impl Encoder {
     /// About how many nanoseconds one thread takes for a forward pass of `tokens` tokens.
-    pub(crate) fn nanoseconds(&self, context: Context, tokens: usize) -> usize {
+    pub(crate) fn nanoseconds(&self, context: Context, tokens: usize) -> u64 {
         let (hidden, ffn) = (self.config.hidden, self.config.intermediate);
-        let weights = self.config.layers * hidden * (4 * hidden + 2 * ffn);
+        let weights = work([self.config.layers, hidden, 4 * hidden + 2 * ffn]);
         let rate = match context.mode {
             Mode::Int8 => context.isa.int8_rate(),
             Mode::Exact => context.isa.f32_rate(),
         };
         // The weights are decoded however few tokens there are.
-        weights / CODED_WEIGHTS_PER_NANOSECOND + tokens.saturating_mul(weights) / rate
+        weights / CODED_WEIGHTS_PER_NANOSECOND
+            + (tokens as u64).saturating_mul(weights) / rate as u64
     }
 
     /// Whether the tables have rows for the tokens of a text.
@@ -88,7 +90,7 @@ impl Encoder {
 }
 
 /// Weights that are decoded in a nanosecond, roughly.
-const CODED_WEIGHTS_PER_NANOSECOND: usize = 30;
+const CODED_WEIGHTS_PER_NANOSECOND: u64 = 30;
 
 /// Rows of the position table, token by token.
 ///

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::coded::Coded;
+use super::log::Log;
 use super::optimizer::{AdamW, Rates};
 use super::recipe::Distill;
 use super::stage::{Clock, divergence_of, taught_by};
@@ -183,4 +184,28 @@ fn what_is_trained_is_what_is_stored() {
     let mut other = new(&[3; 8], Device::Cpu);
     other.set_codes(&codes);
     assert_eq!(to_vec(&other.rows(None, false).unwrap()), trained);
+}
+
+/// A state may know of lines that a power cut took from the log.
+#[test]
+fn a_log_goes_on_after_its_last_whole_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let whole = "{\"step\":1}\n";
+    for (text, bytes, kept) in [
+        // What came after the state was saved is not the state's.
+        ("{\"step\":1}\n{\"step\":2}\n", whole.len(), whole),
+        ("{\"step\":1}\n{\"st", 100, whole),
+        (whole, 100, whole),
+        ("{\"st", 100, ""),
+        ("", 100, ""),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let mut log = Log::open(&path, bytes as u64).unwrap();
+        assert_eq!(log.bytes(), kept.len() as u64, "{text:?}");
+        log.line(&serde_json::json!({"step": 3})).unwrap();
+        let found = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(found, format!("{kept}{{\"step\":3}}\n"), "{text:?}");
+        assert_eq!(log.bytes(), found.len() as u64);
+    }
 }
