@@ -6,7 +6,7 @@ use crate::{centroid, checkpoint, classifier, words};
 fn bad_flags_are_usage_errors() {
     let sbert = checkpoint("sbert");
     let convert = |flags: &str| format!("convert {sbert} -o unwritten.centroid {flags}");
-    for (line, expected) in [
+    let cases: &[(String, &str)] = &[
         ("".into(), "a verb is missing"),
         ("frobnicate".into(), "'frobnicate'"),
         ("inspect".into(), "<FILE>"),
@@ -121,10 +121,19 @@ fn bad_flags_are_usage_errors() {
             "bench efficientnet-lite0 --block ffn=8".into(),
             "--block ffn is for models of texts",
         ),
-    ] {
-        let out = centroid(&words(&line, &[])).fails(2, &[expected]);
-        assert_eq!(out, "", "{line}");
-    }
+    ];
+    // With libtorch, starting takes a while.
+    let (first, second) = cases.split_at(cases.len() / 2);
+    std::thread::scope(|scope| {
+        for part in [first, second] {
+            scope.spawn(move || {
+                for (line, expected) in part {
+                    let out = centroid(&words(line, &[])).fails(2, &[expected]);
+                    assert_eq!(out, "", "{line}");
+                }
+            });
+        }
+    });
     assert!(!std::path::Path::new("unwritten.centroid").exists());
 }
 
