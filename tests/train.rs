@@ -411,7 +411,8 @@ distill = { embedding = 2.0, hidden = 0.0 }
         // The runtime computes what torch does.
         let tests = logged(&directory, "test");
         let largest = |v: &serde_json::Value| v["largest_difference"].as_f64().unwrap();
-        assert!(tests.iter().all(|v| largest(v) < 0.1), "{tests:?}");
+        assert!(largest(&tests[0]) < 2e-2, "{tests:?}");
+        assert!(largest(&tests[1]) < 1e-3, "{tests:?}");
         let answers = fs::read_to_string(directory.join("answers.jsonl")).unwrap();
         assert_eq!(answers.lines().count(), texts);
         let model = SentenceEmbedder::open(directory.join("model.centroid")).unwrap();

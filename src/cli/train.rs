@@ -60,8 +60,9 @@ struct Summary {
     /// Of a classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     majority: Option<f64>,
-    int8: Measured,
-    exact: Measured,
+    /// None without test examples.
+    int8: Option<Measured>,
+    exact: Option<Measured>,
 }
 
 #[derive(Serialize)]
@@ -210,26 +211,23 @@ impl Train {
                 .as_ref()
                 .map(|path| path.display().to_string()),
             n,
-            majority,
-            int8,
-            exact,
+            majority: majority.filter(|_| n > 0),
+            int8: (n > 0).then_some(int8),
+            exact: (n > 0).then_some(exact),
         };
         let mut out = Out::new();
         if self.json {
             out.json(&summary)?;
             return out.flush();
         }
-        if summary.n > 0 {
-            for (mode, measured) in [("int8", &summary.int8), ("exact", &summary.exact)] {
-                out.line(format_args!(
-                    "{mode}: {measured}, on {} test examples",
-                    summary.n
-                ))?;
+        for (mode, measured) in [("int8", &summary.int8), ("exact", &summary.exact)] {
+            if let Some(measured) = measured {
+                out.line(format_args!("{mode}: {measured}, on {n} test examples"))?;
             }
-            if let Some(majority) = summary.majority {
-                let percent = 100.0 * majority;
-                out.line(format_args!("always the same answer: {percent:.2} %"))?;
-            }
+        }
+        if let Some(majority) = summary.majority {
+            let percent = 100.0 * majority;
+            out.line(format_args!("always the same answer: {percent:.2} %"))?;
         }
         if let Some(checkpoint) = &summary.checkpoint {
             out.line(format_args!("weights: {}", one_line(checkpoint)))?;

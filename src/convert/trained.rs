@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::efficientnet::training;
 pub(crate) use super::encode::Trained;
 use super::encode::{NewTensor, Origin};
-use super::{Conversion, ConvertOptions, Model, PlannedTensor, Source, hf, tokenizer};
+use super::{Conversion, ConvertOptions, Model, PlannedTensor, Source, TextModel, hf, tokenizer};
 use crate::artifact::{StoredTokenizer, write_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::efficientnet;
@@ -29,6 +29,21 @@ const TOKENIZER_FILES: [&str; 6] = [
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+];
+
+const WEIGHTS: &str = "model.safetensors";
+
+/// What [`Base::save`] writes, the weights last.
+const FILES: [&str; 9] = [
+    TOKENIZER_FILES[0],
+    TOKENIZER_FILES[1],
+    TOKENIZER_FILES[2],
+    TOKENIZER_FILES[3],
+    TOKENIZER_FILES[4],
+    TOKENIZER_FILES[5],
+    LIMIT,
+    "config.json",
+    WEIGHTS,
 ];
 
 /// Says how many tokens a text has at most.
@@ -235,8 +250,9 @@ impl Base {
     }
 
     /// Writes a classifier's weights as a checkpoint that this crate and `transformers` read: a
-    /// directory with `model.safetensors`, `config.json` and the tokenizer. Returns whether it did: of a
-    /// network of images the artifact itself is a checkpoint.
+    /// directory with `model.safetensors`, `config.json` and the tokenizer. Whoever stops the process leaves the
+    /// earlier one, no weights at all, or this one. Returns whether it did: of a network of images the artifact
+    /// itself is a checkpoint.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -248,8 +264,35 @@ impl Base {
         let Model::Text(model) = &self.conversion.model else {
             return Ok(false);
         };
-        let config = self.config();
         fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
+        // Beside its place, for it may be a link.
+        let partial = directory.join(PARTIAL);
+        remove_all(&partial)?;
+        fs::create_dir(&partial).map_err(|e| Error::io(&partial, e))?;
+        if let Err(e) = self.write(model, &partial, weights) {
+            // The error before counts.
+            let _ = remove_all(&partial);
+            return Err(e);
+        }
+        remove_files(directory)?;
+        for name in FILES {
+            let (from, to) = (partial.join(name), directory.join(name));
+            if from.exists() {
+                fs::rename(&from, &to).map_err(|e| Error::io(&to, e))?;
+            }
+        }
+        remove_all(&partial)?;
+        Ok(true)
+    }
+
+    /// Writes the files of a checkpoint.
+    fn write(
+        &self,
+        model: &TextModel,
+        directory: &Path,
+        weights: &HashMap<String, Vec<f32>>,
+    ) -> Result<()> {
+        let config = self.config();
         let (prefix, class) = match config.family {
             Family::Bert => ("bert.", "BertForSequenceClassification"),
             Family::Roberta => ("roberta.", "RobertaForSequenceClassification"),
@@ -307,13 +350,40 @@ impl Base {
             let text = format!("{:#}\n", Value::Object(json));
             write_file(&directory.join(name), text.as_bytes(), true)?;
         }
-        // Last: without weights it is no checkpoint.
-        write_file(
-            &directory.join("model.safetensors"),
-            &tensors(views, None)?,
-            true,
-        )?;
-        Ok(true)
+        write_file(&directory.join(WEIGHTS), &tensors(views, None)?, true)
+    }
+}
+
+/// Where a checkpoint's files are until all are written.
+const PARTIAL: &str = ".partial.tmp";
+
+/// Removes a checkpoint that [`Base::save`] wrote, and its directory if nothing else is there.
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    if directory.is_dir() {
+        remove_all(&directory.join(PARTIAL))?;
+        remove_files(directory)?;
+        // Not if there is more in it.
+        let _ = fs::remove_dir(directory);
+    }
+    Ok(())
+}
+
+/// The weights first: without them it is no checkpoint.
+fn remove_files(directory: &Path) -> Result<()> {
+    for name in FILES.iter().rev() {
+        let path = directory.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path, e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_all(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(directory, e)),
+        _ => Ok(()),
     }
 }
 

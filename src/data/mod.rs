@@ -135,6 +135,9 @@ impl Columns<'_> {
 }
 
 fn separated(bytes: &[u8], columns: &Columns, delimiter: u8) -> Result<Vec<Example>> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(input("the file is empty"));
+    }
     let mut options = csv::ReaderBuilder::new();
     options.delimiter(delimiter).quoting(delimiter == b',');
     let header = (options.from_reader(bytes))
@@ -293,7 +296,12 @@ fn json_lines(bytes: &[u8], columns: &Columns) -> Result<Vec<Example>> {
         if text.trim_ascii().is_empty() {
             continue;
         }
-        let Once(object) = serde_json::from_slice(text).map_err(|error| on(line, error))?;
+        let Once(object) = serde_json::from_slice(text).map_err(|error| {
+            // Its own line is always the first.
+            let (message, column) = (error.to_string(), error.column());
+            let message = message.replace(&format!(" at line 1 column {column}"), "");
+            on(line, format!("{message} at column {column}"))
+        })?;
         let value = |name: &str| match object.get(name) {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(Value::Bool(label)) if Some(name) == columns.label => Ok(label.to_string()),

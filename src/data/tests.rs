@@ -98,6 +98,7 @@ fn bad_files_are_errors_that_name_the_line() {
             "line 2: 3 fields where the header has 2",
         ),
         ("a.tsv", b"text\tlabel\na\t\n", "line 2: the label is empty"),
+        ("a.tsv", b"\n", "the file is empty"),
         (
             "a.tsv",
             b"text\tlabel\na\xff\tb\n",
@@ -122,8 +123,8 @@ fn bad_files_are_errors_that_name_the_line() {
         ("a.jsonl", b"{\"text\": \"a\", \"label\": \"b\"", "line 1: "),
         (
             "a.jsonl",
-            b"{\"text\": \"\xff\", \"label\": \"b\"}",
-            "line 1: ",
+            b"\n{\"text\": \"\xff\", \"label\": \"b\"}",
+            "line 2: invalid unicode code point at column 11",
         ),
         (
             "a.jsonl",

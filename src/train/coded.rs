@@ -185,6 +185,12 @@ impl Coded {
         Ok(changed)
     }
 
+    /// Whether codes `[rows][blocks of a row]` are of centroids that there are.
+    pub(super) fn fits(&self, codes: &[u8]) -> bool {
+        let k = self.counts.size()[0] / self.codebooks;
+        codes.len() == self.codes.numel() && codes.iter().all(|&code| i64::from(code) < k)
+    }
+
     /// Where they are: the optimizer knows the numbers of blocks, too.
     pub(super) fn set_codes(&mut self, codes: &[u8]) {
         let numbers = self.counts.size()[0];

@@ -141,6 +141,10 @@ impl Division {
         shuffle(&mut train, &mut Rng::new(mix(&[data.seed, 1])));
         match &data.test {
             Part::Share(share) => test = train.split_off(train.len() - part(&train, *share)),
+            &Part::Fold { of, .. } if of > train.len() => {
+                let message = format!("{of} folds of {} {noun}: test may have none", train.len());
+                return Err(Error::new(ErrorKind::Input, message).in_file(&data.train));
+            }
             &Part::Fold { fold, of } => {
                 let start = |fold: usize| fold * train.len() / of;
                 let range = start(fold)..start(fold + 1);

@@ -3,10 +3,12 @@
 use serde_json::json;
 
 use super::learner::Learner;
+use super::pass::Pass;
 use super::recipe::Stage;
 use super::run::{Finished, Metric, SCORED, Watch};
 use super::setup::{Run, names, remove};
 use crate::artifact::{Scheme, write_file};
+use crate::convert::trained;
 use crate::data::Scores;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -108,6 +110,9 @@ impl<L: Learner> Run<'_, L> {
             && self.model.base.save(&watch.paths.checkpoint, &values)?
         {
             checkpoint = Some(watch.paths.checkpoint.clone());
+        } else {
+            // Of an earlier run.
+            trained::remove(&watch.paths.checkpoint)?;
         }
         // As the file will have it.
         let weights = &mut self.model.weights;
@@ -120,9 +125,14 @@ impl<L: Learner> Run<'_, L> {
             let message = "the trained model's answers are not finite";
             Error::new(ErrorKind::Input, message)
         };
-        let pass = self.model.pass();
-        let answers = (self.model).answers(&pass, &self.validation, SCORED, &broken)?;
-        drop(pass);
+        let answers = |int8: bool| {
+            let pass = Pass {
+                int8,
+                ..self.model.pass()
+            };
+            (self.model).answers(&pass, &self.validation, SCORED, &broken)
+        };
+        let answers = [answers(true)?, answers(false)?];
         let trained = self.model.weights.trained()?;
         let provenance = vec![
             ("training".into(), self.summary()),
@@ -138,7 +148,8 @@ impl<L: Learner> Run<'_, L> {
         } = L::measure(&self, bytes, &answers)?;
         write_file(&watch.paths.answers, &lines, true)?;
         let conversion = self.model.base.conversion_mut();
-        if !self.test.is_empty() {
+        let tests = !self.test.is_empty();
+        if tests {
             let cut = self.cut.as_ref().map(|cut| format!("; {cut}"));
             conversion.add_provenance("test", tested.summary() + &cut.unwrap_or_default());
         }
@@ -149,7 +160,7 @@ impl<L: Learner> Run<'_, L> {
                 "largest_difference": difference, "file_bytes": written.file_bytes,
                 "weight_bytes": written.weight_bytes});
             for (name, value) in measured {
-                line[name] = json!(value);
+                line[name] = json!(tests.then_some(value));
             }
             watch.log.line(&line)?;
             if let Some(difference) = difference {

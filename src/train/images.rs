@@ -137,12 +137,16 @@ impl Learner for Images {
         calibrated::recode(model, &names, pictures, seed, made)
     }
 
-    fn measure(run: &Run<'_, Self>, bytes: Vec<u8>, answers: &[Vec<f32>]) -> Result<Measured> {
+    fn measure(
+        run: &Run<'_, Self>,
+        bytes: Vec<u8>,
+        answers: &[Vec<Vec<f32>>; 2],
+    ) -> Result<Measured> {
         let config = &run.model.learner.config;
         let mut difference = [0f32; 2];
         let mut best = Vec::new();
         let labels = run.model.base.labels();
-        for (difference, mode) in difference.iter_mut().zip(MODES) {
+        for ((difference, mode), answers) in difference.iter_mut().zip(MODES).zip(answers) {
             let options = Options::new().mode(mode);
             let network = ImageClassifier::new(Artifact::from_bytes(&bytes)?, options)?;
             for (picture, by_torch) in run.validation.iter().zip(answers) {

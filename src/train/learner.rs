@@ -79,5 +79,9 @@ pub(super) trait Learner: Sized {
     ///
     /// # Errors
     /// Of the runtime.
-    fn measure(run: &Run<'_, Self>, bytes: Vec<u8>, answers: &[Vec<f32>]) -> Result<Measured>;
+    fn measure(
+        run: &Run<'_, Self>,
+        bytes: Vec<u8>,
+        answers: &[Vec<Vec<f32>>; 2],
+    ) -> Result<Measured>;
 }

@@ -10,6 +10,7 @@
 //! Needs libtorch 2.11: `tools/setup-train` fetches one. Nothing else in this crate does.
 
 mod calibrated;
+mod caught;
 mod check;
 mod coded;
 mod codes;

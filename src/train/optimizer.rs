@@ -218,6 +218,12 @@ impl AdamW {
         self.slots.iter().map(copy).collect()
     }
 
+    /// Whether all weights are numbers.
+    pub(super) fn finite(&self) -> bool {
+        let mut tensors = self.slots.iter().map(|slot| &slot.parameter.tensor);
+        tensors.all(|tensor| tensor.isfinite().all().int64_value(&[]) != 0)
+    }
+
     /// Sets everything that `state` names.
     pub(super) fn set(&mut self, values: impl Fn(&str) -> Option<Tensor>) -> Result<()> {
         tch::no_grad(|| {

@@ -12,6 +12,8 @@ use crate::files;
 /// Bytes of the longest log that is drawn.
 const LONGEST: u64 = 1 << 30;
 const SIZE: (u32, u32) = (960, 640);
+/// The largest value that is drawn: axes beyond have no end.
+const MOST: f64 = 1e30;
 
 #[derive(Deserialize)]
 struct Line {
@@ -80,6 +82,10 @@ impl Curves {
                 (line.agreement, "validation, the teacher's answer, %"),
             ];
             let score = (scores.into_iter()).find_map(|(score, name)| Some((score?, name)));
+            let mut drawn = line.loss.into_iter().chain(score.map(|(score, _)| score));
+            if let Some(value) = drawn.find(|value| value.abs() > MOST) {
+                return Err(wrong(format!("line {number}: {value:e} cannot be drawn")));
+            }
             match (&*line.event, line.step, line.loss, score) {
                 ("step", Some(step), Some(loss), _) => {
                     within = step;
@@ -206,7 +212,14 @@ mod tests {
                 && svg.contains("validation accuracy")
                 && svg.contains("polyline")
         );
-        for (text, expected) in [("", "there are no steps"), ("{\n", "line 1: ")] {
+        let huge = LOG.replace("2.0", "1.79e308");
+        let right = LOG.replace("0.25", "1e308");
+        for (text, expected) in [
+            ("", "there are no steps"),
+            ("{\n", "line 1: "),
+            (&huge, "line 1: 1.79e308 cannot be drawn"),
+            (&right, "line 5: 1e308 cannot be drawn"),
+        ] {
             std::fs::write(&log, text).unwrap();
             let error = plot(&log, &picture).unwrap_err().to_string();
             assert!(

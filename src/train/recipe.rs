@@ -22,7 +22,8 @@ pub struct Recipe {
     pub model: Option<PathBuf>,
     /// The directory for everything that is written: `model.centroid`, `log.jsonl` and `log.svg`,
     /// `answers.jsonl` (line and label of each test text, and the runtime's answers), `state.safetensors`
-    /// until the run is done, and `checkpoint` for a model that is not quantized.
+    /// until the run is done, and `checkpoint` for a classifier of texts without codes: its weights in f32, before
+    /// they are rounded to what the plan has.
     pub output: PathBuf,
     /// The fine-tuned checkpoint that stages with `distill` learn from.
     pub teacher: Option<PathBuf>,

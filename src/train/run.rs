@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
+use super::caught::caught;
 use super::examples::batches;
 use super::finish::Tested;
 use super::images::Images;
@@ -116,16 +117,25 @@ pub struct Finished {
     pub report: Report,
     /// What the runtime made of the test texts.
     pub tested: Tested,
-    /// Where a classifier's weights are, if they are not quantized.
+    /// Where the weights in f32 of a classifier of texts are, if none of its tensors has codes.
     pub checkpoint: Option<PathBuf>,
 }
 
 /// Does what a recipe says. It stops after the step during which `stop` becomes true.
 ///
 /// # Errors
-/// For files that cannot be read or written, data that does not fit, and a loss that is not finite. The
-/// state that was saved last is still there then.
+/// For files that cannot be read or written, data that does not fit, a loss that is not finite, and whatever
+/// torch refuses, as memory that is not there. The state that was saved last is still there then.
 pub fn run(
+    recipe: &Recipe,
+    start: Start,
+    stop: &AtomicBool,
+    report: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome> {
+    caught(|| begin(recipe, start, stop, report))
+}
+
+fn begin(
     recipe: &Recipe,
     start: Start,
     stop: &AtomicBool,
@@ -238,6 +248,8 @@ impl<L: Learner> Run<'_, L> {
     fn stages(&mut self, mut state: Option<State>, watch: &mut Watch<'_>) -> Result<bool> {
         let first = state.as_ref().map_or(0, |state| state.place.stage);
         if let Some(state) = &state {
+            self.check(&state.place)
+                .map_err(|e| e.in_file(&watch.paths.state))?;
             self.done.clone_from(&state.place.done);
         }
         let recipe = self.recipe;
@@ -394,6 +406,25 @@ impl<L: Learner> Run<'_, L> {
         let line = json!({"event": "stage", "stage": stage.name, "epochs": epochs, "kept": kept});
         watch.log.line(&line)?;
         Ok(true)
+    }
+
+    /// Whether a state's place is one of this run: no part of it is skipped for a damaged number.
+    fn check(&self, place: &Place) -> Result<()> {
+        let steps = (self.recipe.stages.get(place.stage))
+            .map(|stage| stage.epochs * self.steps_of_epoch(stage));
+        let whole = steps.is_some_and(|steps| place.step <= steps)
+            && place.optimizer_steps == place.step as u64
+            && place.done.len() == place.stage;
+        match whole {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Checkpoint,
+                format!(
+                    "not a state of this run: step {} of stage {}",
+                    place.step, place.stage
+                ),
+            )),
+        }
     }
 
     /// Says what a step did.

@@ -119,7 +119,7 @@ impl Runtime {
         &self,
         metric: Metric,
         texts: &[Text],
-        by_torch: &[Vec<f32>],
+        by_torch: &[Vec<Vec<f32>>; 2],
     ) -> Result<Option<[f32; 2]>> {
         if texts.is_empty() {
             return Ok(None);
@@ -129,7 +129,7 @@ impl Runtime {
             .map(|text| (&*text.ids, &*text.types))
             .collect();
         let mut largest = [0f32; 2];
-        for (largest, mode) in largest.iter_mut().zip(MODES) {
+        for ((largest, mode), by_torch) in largest.iter_mut().zip(MODES).zip(by_torch) {
             let answers = self.answers(metric, mode)?;
             for (inputs, by_torch) in inputs.chunks(CALL).zip(by_torch.chunks(CALL)) {
                 for (own, by_torch) in answers(inputs)?.iter().zip(by_torch) {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Reduction, Tensor};
 
+use super::caught::{TORCH, caught};
 use super::learner::{Learner, Outputs};
 use super::mix;
 use super::noise::{Look, Noise};
@@ -215,8 +216,40 @@ impl<L: Learner> Steps<'_, L> {
     /// Takes a step with some examples.
     ///
     /// # Errors
-    /// If the loss or a gradient is not finite.
+    /// If the loss, a gradient or a weight is not finite, or torch fails.
     pub(super) fn take(
+        &self,
+        model: &Model<L>,
+        optimizer: &mut AdamW,
+        seen: &mut Seen,
+        clock: Clock,
+        numbers: &[usize],
+    ) -> Result<Taken> {
+        caught(|| self.step(model, optimizer, seen, clock, numbers)).map_err(|e| {
+            let finite = || caught(|| Ok(optimizer.finite())).unwrap_or(true);
+            if e.message().starts_with(&self.at(clock, "")) {
+                e
+            } else if !finite() {
+                // Whatever failed did so for that.
+                self.diverged(clock, &e.to_string())
+            } else if e.message().starts_with(TORCH) {
+                let message = format!("{}: the last saved state is as it was", e.message());
+                Error::new(e.kind(), self.at(clock, &message))
+            } else {
+                e
+            }
+        })
+    }
+
+    fn at(&self, clock: Clock, what: &str) -> String {
+        format!(
+            "stage {:?}, step {}: {what}",
+            self.stage.name,
+            clock.step + 1
+        )
+    }
+
+    fn step(
         &self,
         model: &Model<L>,
         optimizer: &mut AdamW,
@@ -294,14 +327,11 @@ impl<L: Learner> Steps<'_, L> {
 
     fn diverged(&self, clock: Clock, what: &str) -> Error {
         let message = format!(
-            "stage {:?}, step {}: {what}; most likely a learning rate is too high (learning-rate {:e}, \
-             centroid-learning-rate {:e}): the last saved state is as it was",
-            self.stage.name,
-            clock.step + 1,
-            self.stage.learning_rate,
-            self.stage.centroid_learning_rate
+            "{what}; most likely a learning rate is too high (learning-rate {:e}, centroid-learning-rate {:e}): \
+             the last saved state is as it was",
+            self.stage.learning_rate, self.stage.centroid_learning_rate
         );
-        Error::new(ErrorKind::Input, message)
+        Error::new(ErrorKind::Input, self.at(clock, &message))
     }
 
     /// What a part of a step adds to its loss.

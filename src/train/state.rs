@@ -11,6 +11,9 @@ use crate::artifact::write_file;
 use crate::convert::trained::{Values, tensors};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Of what is in the file; whoever changes that counts it up.
+const LAYOUT: &str = "1";
+
 /// Where a run is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Place {
@@ -83,6 +86,7 @@ impl NewState {
             ("log".into(), place.log.to_string()),
             ("done".into(), stints(&place.done)),
             ("recipe".into(), recipe.to_owned()),
+            ("layout".into(), LAYOUT.into()),
         ]);
         if let Some((merit, epoch)) = place.best {
             // As bits: the same number comes back.
@@ -130,6 +134,10 @@ impl State {
         if metadata.get("recipe").is_none_or(|saved| saved != recipe) {
             let message = "the recipe, the data or the checkpoint have changed since the run was stopped: \
                            without --resume it starts anew";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if metadata.get("layout").is_none_or(|layout| layout != LAYOUT) {
+            let message = "the state of another version of this program: without --resume the run starts anew";
             return Err(Error::new(ErrorKind::Config, message));
         }
         let best = match metadata.contains_key("best") {

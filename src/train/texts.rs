@@ -127,7 +127,11 @@ impl Learner for Texts {
         base.recode(&names, &present, tokens, gradients.as_ref(), seed, made)
     }
 
-    fn measure(run: &Run<'_, Self>, bytes: Vec<u8>, answers: &[Vec<f32>]) -> Result<Measured> {
+    fn measure(
+        run: &Run<'_, Self>,
+        bytes: Vec<u8>,
+        answers: &[Vec<Vec<f32>>; 2],
+    ) -> Result<Measured> {
         let (metric, limit) = (run.metric(), run.model.learner.limit);
         let runtime = Runtime { bytes, limit };
         let difference = runtime.difference(metric, &run.validation, answers)?;

@@ -9,7 +9,7 @@ use super::optimizer::AdamW;
 use super::recipe::Stage;
 use super::stage::{Model, Score, Seen};
 use super::state::{NewState, Place, State};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Names, shapes and codes of matrices.
 type Codes = Vec<(String, [usize; 2], Vec<u8>)>;
@@ -69,6 +69,10 @@ impl Work {
                 let codes = state
                     .codes(&format!("best_codes/{name}"))
                     .unwrap_or_default();
+                if !model.weights.fits(&name, codes) {
+                    let message = "the best codes do not fit the model";
+                    return Err(Error::new(ErrorKind::Checkpoint, message).in_tensor(name));
+                }
                 work.best_codes.push((name, shape, codes.to_vec()));
             }
         }

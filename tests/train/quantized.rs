@@ -122,6 +122,36 @@ fn difference(output: &Path) -> f64 {
     exact["largest_difference"].as_f64().unwrap()
 }
 
+/// What stages have quantized is in torch what it is in the runtime, and so is the rounding of activations and
+/// centroids in the mode `int8`.
+#[test]
+fn torch_computes_what_the_runtime_does() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let groups = ["ffn", "attention", "embedding", "position", "head"];
+    let pq = |keys: &str| {
+        let group = |name: &str| format!("[plan.groups.{name}]\ncentroids = 16\nblock = 4\n{keys}");
+        groups.map(group).concat()
+    };
+    for (output, plan) in [
+        ("codes", pq("")),
+        ("floats", pq("centroid-type = \"f16\"\n")),
+        ("scaled", pq("row-scale = true\n")),
+        ("integers", "[plan]\nscheme = \"int8\"\n".into()),
+    ] {
+        let stages = format!(
+            "{TUNE}\n[[stage]]\nname = \"all\"\nepochs = 2\nquantize = {groups:?}\n\
+             learning-rate = 1e-3\ncentroid-learning-rate = 3e-3\nint8 = true\n"
+        );
+        finished(start(&tiny.recipe(output, "", &plan, &stages), Start::New, None).unwrap());
+        let tests = logged(&tiny.path(output), "test");
+        let [int8, exact] = [0, 1].map(|n| tests[n]["largest_difference"].as_f64().unwrap());
+        // Vectors are stored in f16.
+        assert!(exact < 1e-3, "{output}: {exact}");
+        assert!(int8 < 2e-2, "{output}: {int8}");
+    }
+}
+
 /// Noise of int4 and always the nearest centroids are validated as what they train: the weights alone, which
 /// nothing changes at a learning rate of 0, would be right more often than the coarse ones.
 #[test]

@@ -6,7 +6,7 @@ use centroid::ErrorKind;
 use centroid::train::Start;
 
 use crate::tiny::Tiny;
-use crate::{F32, TUNE, alone, start};
+use crate::{F32, TUNE, alone, logged, start};
 
 #[test]
 fn what_cannot_be_done_is_said_before_anything_is_written() {
@@ -172,12 +172,101 @@ fn a_run_does_not_overwrite_what_it_starts_from() {
 fn a_loss_that_is_not_finite_stops_the_run() {
     let _alone = alone();
     let tiny = Tiny::new();
-    let stages = "[[stage]]\nname = \"fine\"\nepochs = 1\n\n\
-                  [[stage]]\nname = \"wild\"\nepochs = 3\nlearning-rate = 1e30\nclip = 1e30\n";
-    let recipe = tiny.recipe("wild", "", "", stages);
-    let error = start(&recipe, Start::New, None).unwrap_err().to_string();
-    assert!(error.contains("stage \"wild\", step "), "{error}");
-    assert!(error.contains("learning rate is too high"), "{error}");
-    assert!(tiny.path("wild").join("state.safetensors").exists());
-    assert!(!tiny.path("wild").join("model.centroid").exists());
+    let int8 = "[plan]\nscheme = \"int8\"\n";
+    let noise = |range: &str| {
+        format!(
+            "learning-rate = 1e39\nnoise = {{ form = \"int8\", rate = 0.5, range = \"{range}\", refresh = 1 }}\n"
+        )
+    };
+    // Whoever sees first what has no end: the loss, noise, or the centroids' rounding.
+    for (number, (plan, keys)) in [
+        ("", "learning-rate = 1e30\nclip = 1e30\n"),
+        (int8, &*noise("histogram")),
+        (int8, &*noise("tensor")),
+        (
+            &*tiny.plan(),
+            "quantize = [\"ffn\"]\ncentroid-learning-rate = 1e39\n",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let stages = format!(
+            "[[stage]]\nname = \"fine\"\nepochs = 1\n\n[[stage]]\nname = \"wild\"\nepochs = 3\n{keys}"
+        );
+        let output = format!("wild-{number}");
+        let recipe = tiny.recipe(&output, "", plan, &stages);
+        let error = start(&recipe, Start::New, None).unwrap_err().to_string();
+        assert!(error.contains("stage \"wild\", step "), "{error}");
+        assert!(error.contains("learning rate is too high"), "{error}");
+        assert!(!error.contains("panic"), "{error}");
+        assert!(tiny.path(&output).join("state.safetensors").exists());
+        assert!(!tiny.path(&output).join("model.centroid").exists());
+    }
+}
+
+/// Files of an earlier run are no part of a new one's checkpoint, which replaces them when it is whole.
+#[test]
+fn a_checkpoint_is_of_one_run() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let recipe = tiny.recipe("run", "", F32, TUNE);
+    start(&recipe, Start::New, None).unwrap();
+    let checkpoint = tiny.path("run/checkpoint");
+    let of = |name: &str| fs::read(checkpoint.join(name)).unwrap();
+    // Another tokenizer would be read before vocab.txt.
+    fs::write(checkpoint.join("tokenizer.json"), "{}").unwrap();
+    fs::write(checkpoint.join("notes.txt"), "mine").unwrap();
+    let names = |directory: &std::path::Path| {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+
+    // What stands where files are prepared, as a full disk would, stops the run before the old ones go.
+    let (config, weights) = (of("config.json"), of("model.safetensors"));
+    let text = fs::read_to_string(tiny.path("data.tsv")).unwrap();
+    fs::write(tiny.path("data.tsv"), text.replace("good\n", "agood\n")).unwrap();
+    fs::write(checkpoint.join(".partial.tmp"), "in the way").unwrap();
+    let error = start(&recipe, Start::Overwrite, None).unwrap_err();
+    assert!(error.to_string().contains(".partial.tmp"), "{error}");
+    assert!(config == of("config.json") && weights == of("model.safetensors"));
+    assert!(tiny.path("run/state.safetensors").exists());
+
+    fs::remove_file(checkpoint.join(".partial.tmp")).unwrap();
+    start(&recipe, Start::Resume, None).unwrap();
+    assert!(weights != of("model.safetensors"));
+    assert!(String::from_utf8_lossy(&of("config.json")).contains("agood"));
+    let expected = [
+        "config.json",
+        "model.safetensors",
+        "notes.txt",
+        "sentence_bert_config.json",
+        "vocab.txt",
+    ];
+    assert_eq!(names(&checkpoint), expected);
+
+    // A run without one leaves none, and nothing that it did not write.
+    let stage = "[[stage]]\nname = \"codes\"\nepochs = 0\nquantize = [\"ffn\"]\n";
+    let recipe = tiny.recipe("run", "", &tiny.plan(), stage);
+    start(&recipe, Start::Overwrite, None).unwrap();
+    assert_eq!(names(&checkpoint), ["notes.txt"]);
+}
+
+/// Nothing was measured without examples.
+#[test]
+fn without_tests_nothing_is_said_of_them() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let recipe = tiny.recipe("run", "", F32, &TUNE.replace("epochs = 4", "epochs = 1"));
+    let text = fs::read_to_string(&recipe).unwrap();
+    fs::write(&recipe, text.replace("[data]\n", "[data]\ntest = 0.0\n")).unwrap();
+    start(&recipe, Start::New, None).unwrap();
+    for line in logged(&tiny.path("run"), "test") {
+        assert!(line["n"] == 0 && line["accuracy"].is_null(), "{line}");
+        assert!(line["largest_difference"].is_f64(), "{line}");
+    }
 }

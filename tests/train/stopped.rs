@@ -130,6 +130,59 @@ fn a_killed_run_goes_on_from_its_last_state() {
     assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
 }
 
+/// What is damaged in a state skips no steps, and reaches no model.
+#[test]
+fn a_damaged_state_does_not_resume() {
+    let _alone = alone();
+    let tiny = Tiny::new();
+    let stage =
+        "[[stage]]\nname = \"codes\"\nquantize = [\"ffn\"]\nepochs = 3\nlearning-rate = 1e-3\n";
+    let recipe = tiny.recipe("run", "threads = 1\nsave = 1\n", &tiny.plan(), stage);
+    let steps = tiny.path("run").join("state.safetensors");
+    // After the first epoch, whose weights may be the best.
+    start(&recipe, Start::New, Some(40)).unwrap();
+    let whole = fs::read(&steps).unwrap();
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(whole[8..8 + length].to_vec()).unwrap();
+    let edited = |from: &str, to: &str| {
+        assert!(header.contains(from), "{from}: {header}");
+        let header = header.replacen(from, to, 1);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(&whole[8 + length..]);
+        bytes
+    };
+    let wild = {
+        let tensors = safetensors::SafeTensors::deserialize(&whole).unwrap();
+        let (_, codes) = (tensors.iter())
+            .find(|(name, _)| name.starts_with("best_codes/"))
+            .unwrap();
+        let at = codes.data().as_ptr() as usize - whole.as_ptr() as usize;
+        let mut bytes = whole.clone();
+        bytes[at] = 0xff;
+        bytes
+    };
+    for (bytes, expected) in [
+        (
+            edited("\"step\":\"40\"", "\"step\":\"9999\""),
+            "step 9999 of stage 0",
+        ),
+        (edited("\"stage\":\"0\"", "\"stage\":\"99\""), "of stage 99"),
+        (
+            edited("\"layout\":\"1\"", "\"layout\":\"0\""),
+            "another version",
+        ),
+        (wild, "the best codes do not fit the model"),
+    ] {
+        fs::write(&steps, bytes).unwrap();
+        let error = start(&recipe, Start::Resume, None).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+        assert!(!tiny.path("run").join("model.centroid").exists());
+    }
+    fs::write(&steps, &whole).unwrap();
+    finished(start(&recipe, Start::Resume, None).unwrap());
+}
+
 /// A state of another recipe is not gone on from.
 #[test]
 fn a_changed_recipe_does_not_resume() {

@@ -32,7 +32,8 @@ def order(data, better, worse):
         return ""
     low, high = found["interval"]
     verdict = "yes" if low > 0 else "no, below" if high < 0 else "not shown"
-    return f"{verdict}: {found['difference']:+.2f} ({low:+.2f} to {high:+.2f}), {found['folds']} of {FOLDS} folds"
+    apart = ", each beside its own fp32 model" if found["apart"] else ""
+    return f"{verdict}: {found['difference']:+.2f} ({low:+.2f} to {high:+.2f}), {found['folds']} of {FOLDS} folds{apart}"
 
 
 def table():

@@ -121,18 +121,33 @@ def keep(data, row, fold, result, device):
     with alone():
         known = [r for k, r in finished().items() if k[:3] != (data, row, fold)]
         known.append(new)
-        known.sort(key=lambda r: (r["data"], list(rows(1)).index(r["row"]), r["fold"]))
+        place = {row: number for number, row in enumerate(rows(1))}
+        # Rows that are no more come last.
+        known.sort(key=lambda r: (r["data"], place.get(r["row"], len(place)), r["fold"]))
         partial = FINISHED.with_suffix(".tmp")
         partial.write_text("".join(json.dumps(r) + "\n" for r in known))
         os.replace(partial, FINISHED)
 
 
+def learns(row):
+    """Whether a row starts from an fp32 model or learns from one."""
+    start, _, stages, *_ = rows(1)[row]
+    return start == "fp32" or any("distill" in stage for stage in stages)
+
+
 def reference(data, row, own, other):
     """Which of fp32's answers are right where a row is compared with it: the model's that it starts or learns
     from, else the table's own."""
-    start, _, stages, *_ = rows(1)[row]
-    learns = start == "fp32" or any("distill" in stage for stage in stages)
-    return own.get("fp32", other["right"]) if learns else other["right"]
+    return own.get("fp32", other["right"]) if learns(row) else other["right"]
+
+
+def baselines(data, row, own, base, other, fold):
+    """Of two runs that start or learn from different fp32 models those models' right answers; else nothing."""
+    fp32 = finished().get(key(data, "fp32", fold))
+    if "fp32" in (row, base) or not fp32 or not (learns(row) and learns(base)):
+        return None
+    pair = reference(data, row, own, fp32), reference(data, base, other, fp32)
+    return None if pair[0] == pair[1] else pair
 
 
 def made_again():
@@ -163,16 +178,21 @@ def compared(data, row, base):
     """A row beside another, on the folds for which both are there; None if there is none. For
     when all runs are done: what it finds is remembered."""
     known = finished()
-    pairs = [(known.get(key(data, row, fold)), known.get(key(data, base, fold))) for fold in range(FOLDS)]
-    pairs = [(own, other) for own, other in pairs if own and other]
+    pairs = [(known.get(key(data, row, fold)), known.get(key(data, base, fold)), fold) for fold in range(FOLDS)]
+    pairs = [(own, other, fold) for own, other, fold in pairs if own and other]
     if not pairs:
         return None
-    every, differences = [], []
-    for own, other in pairs:
+    every, differences, apart = [], [], False
+    for own, other, fold in pairs:
         assert own["lines"] == other["lines"], f"{data} {row}: other texts than those of {base}"
         beside = reference(data, row, own, other) if base == "fp32" else other["right"]
         every += map(int, own["right"])
-        differences += [int(a) - int(b) for a, b in zip(own["right"], beside)]
+        each = [int(a) - int(b) for a, b in zip(own["right"], beside)]
+        if models := baselines(data, row, own, base, other, fold):
+            # Each beside its own: what is between those is not the rows' doing.
+            apart = True
+            each = [d - (int(a) - int(b)) for d, a, b in zip(each, *models)]
+        differences += each
     return {
         "folds": len(pairs),
         "texts": len(every),
@@ -180,4 +200,6 @@ def compared(data, row, base):
         "difference": 100 * sum(differences) / len(differences),
         "interval": interval(differences),
         "weight_bytes": pairs[0][0]["weight_bytes"],
+        # Whether some runs of the two are of different fp32 models.
+        "apart": apart,
     }

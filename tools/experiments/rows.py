@@ -25,7 +25,10 @@ ORDERS = [
     # The two above differ in more than distillation; these in noise alone.
     ("pq-noise-distil", "pq-distil"),
     ("int8-noise", "int8-qat"),
+    ("int8-noise", "int8"),
     ("int4-noise", "int4-qat"),
+    ("int4-noise", "int4"),
+    ("int4-qat", "int4"),
 ]
 
 # Texts, more than there are for training of TREC-6.

@@ -65,8 +65,9 @@ def rows():
     scalar = lambda form, rate: [stage("noise", EPOCHS, noise={"form": form, "rate": rate}, **TUNE)]
     every = [name for part in PARTS for name in part]
     noisy = lambda noise: stage("noise", EPOCHS, noise=noise, **TUNE)
+    first = stage("tune", 8, **{"learning-rate": 1e-2})
     return {
-        "fp32": (False, {"scheme": "f32"}, [stage("tune", 8, **{"learning-rate": 1e-2})]),
+        "fp32": (False, {"scheme": "f32"}, [first]),
         # As long as the others are trained on, without anything else: what epochs alone do.
         "fp32-more": (True, {"scheme": "f32"}, [stage("tune", EPOCHS, **TUNE)]),
         "int8": (True, int8, [stage("none", 0)]),
@@ -79,6 +80,9 @@ def rows():
         "pq-ipq": (True, pq, ipq()),
         "pq-qat-ipq": (True, pq, [noisy(QAT), *ipq()]),
         "pq-noise-ipq": (True, pq, [noisy(PROXY), *ipq(PROXY)]),
+        # As long as fp32 and pq-ipq together, with noise from the first step, as the paper trains convolutional
+        # networks.
+        "pq-noise-start": (False, pq, [{**first, "noise": PROXY}, *ipq(PROXY)]),
         "pq-noise-distil": (True, pq, [noisy(PROXY), *ipq(PROXY, distill=TEACH)]),
         # Codes for what each layer really gets, and epochs after the last of them.
         "pq-noise-longer": (True, pq, [noisy(PROXY), *calibrated(PROXY), stage("rest", 5, **SMALL)]),
@@ -98,6 +102,7 @@ ORDERS = [
     ("pq-ipq", "pq"),
     ("pq-noise-ipq", "pq-ipq"),
     ("pq-noise-ipq", "pq-qat-ipq"),
+    ("pq-noise-start", "pq-ipq"),
     ("pq-noise-distil", "pq-noise-ipq"),
     ("pq-noise-longer", "pq-noise-ipq"),
     ("pq-noise-longer", "pq-longer"),

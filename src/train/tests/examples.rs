@@ -95,6 +95,11 @@ fn folds_cover_everything_once() {
         }
     }
     assert_eq!(all.len(), 50);
+    let error = division(&texts(50), |data| {
+        data.test = Part::Fold { fold: 9, of: 51 }
+    });
+    let error = error.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("51 folds of 50 texts"), "{error}");
 }
 
 #[test]
