@@ -34,17 +34,9 @@ const TOKENIZER_FILES: [&str; 6] = [
 const WEIGHTS: &str = "model.safetensors";
 
 /// What [`Base::save`] writes, the weights last.
-const FILES: [&str; 9] = [
-    TOKENIZER_FILES[0],
-    TOKENIZER_FILES[1],
-    TOKENIZER_FILES[2],
-    TOKENIZER_FILES[3],
-    TOKENIZER_FILES[4],
-    TOKENIZER_FILES[5],
-    LIMIT,
-    "config.json",
-    WEIGHTS,
-];
+fn files() -> impl DoubleEndedIterator<Item = &'static str> {
+    (TOKENIZER_FILES.into_iter()).chain([LIMIT, "config.json", WEIGHTS])
+}
 
 /// Says how many tokens a text has at most.
 const LIMIT: &str = "sentence_bert_config.json";
@@ -265,7 +257,7 @@ impl Base {
             return Ok(false);
         };
         fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
-        // Beside its place, for it may be a link.
+        // On the same disk, also where the directory is a link.
         let partial = directory.join(PARTIAL);
         remove_all(&partial)?;
         fs::create_dir(&partial).map_err(|e| Error::io(&partial, e))?;
@@ -275,7 +267,7 @@ impl Base {
             return Err(e);
         }
         remove_files(directory)?;
-        for name in FILES {
+        for name in files() {
             let (from, to) = (partial.join(name), directory.join(name));
             if from.exists() {
                 fs::rename(&from, &to).map_err(|e| Error::io(&to, e))?;
@@ -370,7 +362,7 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
 
 /// The weights first: without them it is no checkpoint.
 fn remove_files(directory: &Path) -> Result<()> {
-    for name in FILES.iter().rev() {
+    for name in files().rev() {
         let path = directory.join(name);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path, e)),

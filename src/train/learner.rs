@@ -74,7 +74,8 @@ pub(super) trait Learner: Sized {
         made: &mut dyn FnMut(&str, f64) -> Result<()>,
     ) -> Result<Recoded>;
 
-    /// What the runtime makes of an artifact's `bytes`, compared with torch's `answers` to the validation
+    /// What the runtime makes of an artifact's `bytes`, compared with torch's `answers` (in the modes `int8` and
+    /// `exact`) to the validation
     /// examples.
     ///
     /// # Errors

@@ -125,7 +125,8 @@ pub struct Finished {
 ///
 /// # Errors
 /// For files that cannot be read or written, data that does not fit, a loss that is not finite, and whatever
-/// torch refuses, as memory that is not there. The state that was saved last is still there then.
+/// torch refuses, as memory that is not there. The state that was saved last is still there then. (Such refusals are
+/// panics in `tch`: a hook in front of the process's own keeps silent about those.)
 pub fn run(
     recipe: &Recipe,
     start: Start,
@@ -363,7 +364,9 @@ impl<L: Learner> Run<'_, L> {
                 steps,
             };
             let (optimizer, seen) = (&mut work.optimizer, &mut work.seen);
-            let taken = context.take(&self.model, optimizer, seen, clock, &order[step % each])?;
+            let numbers = &order[step % each];
+            let taken = caught(|| context.take(&self.model, optimizer, seen, clock, numbers))
+                .map_err(|e| context.failed(optimizer, clock, e))?;
             work.place.step += 1;
             if let Some(each) = stage.reassign
                 && work.place.step.is_multiple_of(each)

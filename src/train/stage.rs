@@ -216,40 +216,8 @@ impl<L: Learner> Steps<'_, L> {
     /// Takes a step with some examples.
     ///
     /// # Errors
-    /// If the loss, a gradient or a weight is not finite, or torch fails.
+    /// If the loss or a gradient is not finite.
     pub(super) fn take(
-        &self,
-        model: &Model<L>,
-        optimizer: &mut AdamW,
-        seen: &mut Seen,
-        clock: Clock,
-        numbers: &[usize],
-    ) -> Result<Taken> {
-        caught(|| self.step(model, optimizer, seen, clock, numbers)).map_err(|e| {
-            let finite = || caught(|| Ok(optimizer.finite())).unwrap_or(true);
-            if e.message().starts_with(&self.at(clock, "")) {
-                e
-            } else if !finite() {
-                // Whatever failed did so for that.
-                self.diverged(clock, &e.to_string())
-            } else if e.message().starts_with(TORCH) {
-                let message = format!("{}: the last saved state is as it was", e.message());
-                Error::new(e.kind(), self.at(clock, &message))
-            } else {
-                e
-            }
-        })
-    }
-
-    fn at(&self, clock: Clock, what: &str) -> String {
-        format!(
-            "stage {:?}, step {}: {what}",
-            self.stage.name,
-            clock.step + 1
-        )
-    }
-
-    fn step(
         &self,
         model: &Model<L>,
         optimizer: &mut AdamW,
@@ -323,6 +291,30 @@ impl<L: Learner> Steps<'_, L> {
             norm,
             rate: rates.weights,
         })
+    }
+
+    /// What is said of an error of [`Self::take`], or of torch in it.
+    pub(super) fn failed(&self, optimizer: &AdamW, clock: Clock, error: Error) -> Error {
+        let finite = || caught(|| Ok(optimizer.finite())).unwrap_or(true);
+        if error.message().starts_with(&self.at(clock, "")) {
+            error
+        } else if !finite() {
+            // Whatever failed did so for that.
+            self.diverged(clock, &error.to_string())
+        } else if error.message().starts_with(TORCH) {
+            let message = format!("{}: the last saved state is as it was", error.message());
+            Error::new(error.kind(), self.at(clock, &message))
+        } else {
+            error
+        }
+    }
+
+    fn at(&self, clock: Clock, what: &str) -> String {
+        format!(
+            "stage {:?}, step {}: {what}",
+            self.stage.name,
+            clock.step + 1
+        )
     }
 
     fn diverged(&self, clock: Clock, what: &str) -> Error {

@@ -332,12 +332,12 @@ impl Weights {
         Ok(changed as f64 / all.max(1) as f64)
     }
 
-    /// Sets the codes of matrices that have some.
     /// Whether a matrix can be given these codes.
     pub(super) fn fits(&self, name: &str, codes: &[u8]) -> bool {
         matches!(self.tensors.get(name), Some(Weight::Coded(coded)) if coded.fits(codes))
     }
 
+    /// Sets the codes of matrices that have some.
     pub(super) fn set_codes(&mut self, codes: &[(String, [usize; 2], Vec<u8>)]) {
         for (name, _, codes) in codes {
             if let Some(Weight::Coded(coded)) = self.tensors.get_mut(name) {
